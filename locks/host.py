@@ -1,0 +1,57 @@
+"""Who a process is, so that another process of the same host can tell that it is gone."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+UNKNOWN = "-"
+
+
+@cache
+def boot_id() -> str:
+    """Names this run of the host's kernel (Linux random(4)); UNKNOWN where there is none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return UNKNOWN
+
+
+@cache
+def pid_namespace() -> str:
+    """Names the set of processes in which our PIDs mean something (pid_namespaces(7))."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return UNKNOWN
+
+
+def start_ticks(pid: int) -> str | None:
+    """When the process started, in ticks since boot; None if it has ended, UNKNOWN if unknowable.
+
+    Fields 3 (state) and 22 (starttime) of /proc/pid/stat (proc(5)). A zombie has ended: its
+    threads are gone, though its parent has not asked for its status yet.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return UNKNOWN if _answers_signals(pid) else None
+    state, *rest = fields.rpartition(")")[2].split()
+    return None if state in ("Z", "X", "x") else rest[18]
+
+
+def _answers_signals(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def is_gone(pid: int, namespace: str, started: str) -> bool:
+    """Whether the process certainly does not run any more. Unknown counts as running."""
+    if namespace != pid_namespace():
+        return False
+    now = start_ticks(pid)
+    return now is None or (UNKNOWN not in (now, started) and now != started)

@@ -1,0 +1,166 @@
+"""One thread per process and lock object: renews what is held, and finishes what was left over."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from locks.clock import NS_PER_MS, NS_PER_S, now_ns
+from locks.errors import LockUnavailable
+from locks.held import HeldLease
+
+log = logging.getLogger(__name__)
+
+NEVER_NS = 2**63
+# Leases due within this time are renewed in one batch.
+BATCH_NS = 20 * NS_PER_MS
+STOP_TIMEOUT_S = 5.0
+
+
+@dataclass(eq=False)
+class Chore:
+    """Work to be tried again and again until done or pointless, such as a release that failed."""
+
+    run: Callable[[], bool]
+    """Gives True when nothing is left to do; may raise LockUnavailable."""
+    every_ns: int
+    until_ns: int
+    next_ns: int = 0
+
+    def postpone(self) -> None:
+        """Not now."""
+        self.next_ns = now_ns() + self.every_ns
+
+
+class Renewer:
+    """Keeps a table of held leases. The thread starts with the first one and ends with `stop`."""
+
+    def __init__(self, name: str, renew: Callable[[list[HeldLease]], None]) -> None:
+        self._name = name
+        self._renew = renew
+        self._changed = threading.Condition()
+        self._held: dict[str, HeldLease] = {}
+        self._chores: list[Chore] = []
+        self._thread: threading.Thread | None = None
+        self._wakes_at_ns = NEVER_NS
+        self._stopping = False
+
+    def add(self, lease: HeldLease) -> None:
+        """Renew this lease from now on."""
+        with self._changed:
+            self._held[lease.token] = lease
+            self._wake_by(lease.renew_at_ns)
+
+    def discard(self, lease: HeldLease) -> None:
+        """Renew it no longer."""
+        with self._changed:
+            self._held.pop(lease.token, None)
+
+    def add_chore(self, chore: Chore) -> None:
+        """Try this from now on, until it is over."""
+        with self._changed:
+            self._chores.append(chore)
+            self._wake_by(chore.next_ns)
+
+    def has_chores(self) -> bool:
+        """Whether something could not be finished yet."""
+        return bool(self._chores)
+
+    def leases(self) -> list[HeldLease]:
+        """What is held now."""
+        with self._changed:
+            return list(self._held.values())
+
+    def lose_all(self, why: str) -> None:
+        """Everything held is known to be lost."""
+        for lease in self.leases():
+            self.lose(lease, why)
+
+    def lose(self, lease: HeldLease, why: str) -> None:
+        """This lease is known to be lost."""
+        self.discard(lease)
+        if lease.mark_lost(why):
+            log.warning("The lease on %s (fence %d) is lost. %s", lease.key, lease.fence, why)
+
+    def stop(self) -> None:
+        """End the thread, after one last try at each chore."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(STOP_TIMEOUT_S)
+        self._work_off(self._chores)
+
+    def _wake_by(self, at_ns: int) -> None:
+        if self._stopping:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+        elif at_ns < self._wakes_at_ns:
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if self._stopping:
+                    return
+                self._drop_lost()
+                due = self._due_leases()
+                chores = [chore for chore in self._chores if chore.next_ns <= now_ns()]
+                if not due and not chores:
+                    self._sleep()
+                    continue
+            if due:
+                self._renew_all(due)
+            self._work_off(chores)
+
+    def _sleep(self) -> None:
+        times = [lease.renew_at_ns for lease in self._held.values()]
+        times += [chore.next_ns for chore in self._chores]
+        self._wakes_at_ns = min(times, default=NEVER_NS)
+        wait_s = max(0, self._wakes_at_ns - now_ns()) / NS_PER_S if times else None
+        self._changed.wait(wait_s)
+        self._wakes_at_ns = 0
+
+    def _drop_lost(self) -> None:
+        for lease in [each for each in self._held.values() if each.lost.is_set()]:
+            del self._held[lease.token]
+            log.warning("The lease on %s (fence %d) ran out unrenewed.", lease.key, lease.fence)
+
+    def _due_leases(self) -> list[HeldLease]:
+        horizon_ns = now_ns() + BATCH_NS
+        return [lease for lease in self._held.values() if lease.renew_at_ns <= horizon_ns]
+
+    def _renew_all(self, due: list[HeldLease]) -> None:
+        try:
+            self._renew(due)
+        except LockUnavailable as error:
+            log.warning("Leases could not be renewed, trying again: %s", error)
+        except Exception:
+            # Whatever it is, the thread must live: the other leases still need it.
+            log.exception("Renewing leases failed")
+        horizon_ns = now_ns() + BATCH_NS
+        for lease in due:
+            if lease.renew_at_ns <= horizon_ns:
+                lease.retry_renewal_soon()
+
+    def _work_off(self, chores: list[Chore]) -> None:
+        over = []
+        answers = True
+        for chore in chores:
+            try:
+                # One time-out is enough: renewals must not queue behind a hundred of them.
+                done = answers and chore.run()
+            except LockUnavailable as error:
+                log.info("A lock's clean-up must wait: %s", error)
+                answers = done = False
+            except Exception:
+                log.exception("A lock's clean-up failed")
+                done = True
+            chore.postpone()
+            if done or chore.next_ns > chore.until_ns:
+                over.append(chore)
+        with self._changed:
+            self._chores = [chore for chore in self._chores if chore not in over]

@@ -1,0 +1,127 @@
+"""LOCK_URL: which lock service, and where."""
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from locks.errors import LockConfigError
+from locks.file_lock import FileLock
+from locks.protocol import LeaseLock
+from locks.redis_lock import RedisLock
+from locks.zookeeper_lock import MAX_SESSION_MS, MIN_SESSION_MS, SESSION_MS, ZooKeeperLock
+
+# What may follow the question mark. Time-outs and retries are ours to bound, not the URL's.
+_REDIS_OPTIONS = {"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"}
+_ZOOKEEPER_PORT = 2181
+
+
+def from_url(url: str) -> LeaseLock:
+    """The lock service that a URL names. Nothing connects yet.
+
+        redis://user:password@host:6379/0     rediss:// for TLS     unix:///run/redis.sock?db=0
+        zookeeper://host1:2181,host2:2181/chroot?session_ms=15000
+        file:///var/lib/shop/locks
+
+    Raises LockConfigError, which says what is wrong and how to mend it; it never quotes a password.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise LockConfigError(f"It is not a URL: {error}.") from None
+    make = _BY_SCHEME.get(parts.scheme)
+    if make is None:
+        known = ", ".join(f"{scheme}://" for scheme in _BY_SCHEME)
+        raise LockConfigError(f"It begins with {parts.scheme!r}; known are {known}.")
+    return make(url, parts)
+
+
+def _redis(url: str, parts: SplitResult) -> LeaseLock:
+    _check_options(parts, _REDIS_OPTIONS)
+    if not parts.hostname:
+        raise LockConfigError("It names no host. Write redis://host:6379/0.")
+    _port(parts)
+    database = parts.path.strip("/")
+    if database and not database.isdecimal():
+        raise LockConfigError(f"Redis databases are numbers, not {database!r}: redis://host/0.")
+    return _made_by_redis(url)
+
+
+def _redis_socket(url: str, parts: SplitResult) -> LeaseLock:
+    _check_options(parts, _REDIS_OPTIONS)
+    if parts.hostname or not parts.path.strip("/"):
+        raise LockConfigError("It names no socket. Write unix:///run/redis.sock?db=0.")
+    return _made_by_redis(url)
+
+
+def _made_by_redis(url: str) -> LeaseLock:
+    try:
+        return RedisLock(url)
+    except ValueError as error:
+        raise LockConfigError(f"{error}") from None
+
+
+def _zookeeper(url: str, parts: SplitResult) -> LeaseLock:
+    options = _check_options(parts, {"session_ms"})
+    if "@" in parts.netloc:
+        raise LockConfigError("ZooKeeper takes no user or password in the URL.")
+    hosts = [_zookeeper_host(host) for host in parts.netloc.split(",")]
+    session = options.get("session_ms", str(SESSION_MS))
+    if not session.isdecimal() or not MIN_SESSION_MS <= int(session) <= MAX_SESSION_MS:
+        raise LockConfigError(
+            f"session_ms is {session!r}, but must be {MIN_SESSION_MS} to {MAX_SESSION_MS}."
+        )
+    chroot = unquote(parts.path).rstrip("/")
+    if "//" in chroot:
+        raise LockConfigError(f"The path {chroot!r} has an empty part. Write /shop/locks.")
+    return ZooKeeperLock(",".join(hosts) + chroot, session_ms=int(session))
+
+
+def _zookeeper_host(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    if not colon:
+        name, port = host, str(_ZOOKEEPER_PORT)
+    if not name or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise LockConfigError(f"{host!r} is no host and port. Write zookeeper://h1:2181,h2:2181/.")
+    return f"{name}:{port}"
+
+
+def _file(url: str, parts: SplitResult) -> LeaseLock:
+    _check_options(parts, set())
+    if parts.netloc not in ("", "localhost"):
+        raise LockConfigError(
+            f"A folder's URL has three slashes; this one names the host {parts.netloc!r}. "
+            "Write file:///var/lib/shop/locks."
+        )
+    folder = Path(unquote(parts.path))
+    if not folder.is_absolute() or folder == Path("/"):
+        raise LockConfigError("It names no folder. Write file:///var/lib/shop/locks.")
+    return FileLock(folder)
+
+
+def _check_options(parts: SplitResult, known: set[str]) -> dict[str, str]:
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    for name in options:
+        if name not in known:
+            allowed = f"known are {', '.join(sorted(known))}" if known else "there are none"
+            raise LockConfigError(f"It has the option {name!r}; {allowed}.")
+    if parts.fragment:
+        raise LockConfigError("It has a '#'; in a password write %23.")
+    return options
+
+
+def _port(parts: SplitResult) -> None:
+    try:
+        assigned = parts.port
+    except ValueError:
+        raise LockConfigError("Its port is no number from 1 to 65535.") from None
+    if assigned == 0:
+        raise LockConfigError("Its port is 0.")
+
+
+_BY_SCHEME: dict[str, Callable[[str, SplitResult], LeaseLock]] = {
+    "redis": _redis,
+    "rediss": _redis,
+    "unix": _redis_socket,
+    "zookeeper": _zookeeper,
+    "file": _file,
+}
