@@ -1,0 +1,212 @@
+"""What happened, as JSON, and levers for tests. For one's own machine: nobody is asked who he is.
+
+Errors are {"error": "…"} with 400, 404 or 409.
+"""
+
+import sqlite3
+from dataclasses import asdict
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from sandbox import (
+    alipay_objects,
+    clock,
+    events,
+    faults,
+    notices,
+    refunds,
+    trades,
+    wechatpay_objects,
+)
+from sandbox.core import sandbox
+from sandbox.faults import BadOrder
+from sandbox.notices import MAX_REPEATS, Wish
+from sandbox.trades import CHANNELS, Refusal, Trade, Why
+
+blueprint = Blueprint("admin", __name__, url_prefix="/admin")
+
+MAX_ROWS = 10_000
+DEFAULT_ROWS = 500
+MAX_NOTICE_DELAY_MS = 3_600_000
+
+
+def _error(status: int, message: str) -> Response:
+    answer = jsonify(error=message)
+    answer.status_code = status
+    return answer
+
+
+def _whole(name: str, default: int, high: int) -> int:
+    """A whole number of the query string; 400 when it is none or out of bounds."""
+    text = request.args.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= high):
+        raise BadOrder(f"{name} must be a whole number from 0 to {high}")
+    return int(text)
+
+
+def _find(tx: sqlite3.Connection, out_trade_no: str, now: int) -> Trade:
+    """By number; ?channel= decides where both channels know it, else the newest."""
+    wished = request.args.get("channel")
+    found = [
+        trade
+        for channel in CHANNELS
+        if wished in {None, channel}
+        and (trade := trades.find(tx, channel, out_trade_no, now)) is not None
+    ]
+    if not found:
+        raise Refusal(Why.NOT_FOUND)
+    return max(found, key=lambda trade: trade.id)
+
+
+def _charges(tx: sqlite3.Connection, trade_id: int | None, limit: int) -> list[dict[str, Any]]:
+    rows = tx.execute(
+        "SELECT t.channel, t.out_trade_no, c.transaction_id, c.amount_fen, c.at_ms"
+        " FROM charges c JOIN trades t ON t.id = c.trade_id WHERE ? IS NULL OR t.id = ?"
+        " ORDER BY c.at_ms, t.id LIMIT ?",
+        (trade_id, trade_id, limit),
+    ).fetchall()
+    return [{**dict(row), "at": clock.rfc3339(row["at_ms"])} for row in rows]
+
+
+def _summary(tx: sqlite3.Connection, trade: Trade) -> dict[str, Any]:
+    if trade.channel == trades.WECHATPAY:
+        gateway_state = wechatpay_objects.trade_state(trade)
+    else:
+        gateway_state = alipay_objects.trade_status(trade)
+    code = tx.execute(
+        "SELECT token FROM codes WHERE trade_id = ? AND replaced = 0", (trade.id,)
+    ).fetchone()
+    base_url = sandbox().config.base_url
+    charges = _charges(tx, trade.id, MAX_ROWS)
+    return {
+        "channel": trade.channel,
+        "out_trade_no": trade.out_trade_no,
+        "state": trade.state,
+        # A code that nobody scanned is no trade at Alipay.
+        "gateway_state": None if trade.state == "unscanned" else gateway_state,
+        "amount_fen": trade.amount_fen,
+        "refunded_fen": trade.refunded_fen,
+        "transaction_id": trade.transaction_id,
+        "paid_count": len(charges),
+        "charges": charges,
+        "expires_at": clock.rfc3339(trade.expires_at_ms),
+        "cashier_url": code and f"{base_url}/cashier/{trade.channel}/{code['token']}",
+    }
+
+
+def _full(tx: sqlite3.Connection, trade: Trade) -> dict[str, Any]:
+    def shown(notice: notices.Notice) -> dict[str, Any]:
+        sent = [asdict(delivery) for delivery in notices.deliveries(tx, notice.id)]
+        return {**asdict(notice), "deliveries": sent}
+
+    return {
+        **_summary(tx, trade),
+        "refunds": [asdict(refund) for refund in refunds.of_trade(tx, trade.id)],
+        "notices": [shown(notice) for notice in notices.of_trade(tx, trade.id)],
+    }
+
+
+@blueprint.errorhandler(Refusal)
+def _refused(refusal: Refusal) -> Response:
+    status = 404 if refusal.why is Why.NOT_FOUND else 409
+    return _error(status, str(refusal))
+
+
+@blueprint.errorhandler(BadOrder)
+def _bad_order(error: BadOrder) -> Response:
+    return _error(400, str(error))
+
+
+@blueprint.get("/trades")
+def all_trades() -> Response:
+    """Newest first; ?limit= (500)."""
+    limit = _whole("limit", DEFAULT_ROWS, MAX_ROWS)
+    with sandbox().store.read() as tx:
+        found = [_summary(tx, trade) for trade in trades.newest(tx, limit)]
+    return jsonify(trades=found)
+
+
+@blueprint.get("/trades/<out_trade_no>")
+def one_trade(out_trade_no: str) -> Response:
+    """Everything of one trade."""
+    with sandbox().store.write() as tx:
+        return jsonify(_full(tx, _find(tx, out_trade_no, clock.now_ms())))
+
+
+@blueprint.post("/trades/<out_trade_no>/pay")
+def pay(out_trade_no: str) -> Response:
+    """The member scans and pays. ?notice=yes|no, ?repeat=N (N sendings more than the first),
+    ?notice_delay_ms=. 409 where the trade no longer takes money."""
+    wished = request.args.get("notice", "yes")
+    if wished not in {"yes", "no"}:
+        return _error(400, "notice must be yes or no")
+    wish = Wish(
+        send=wished == "yes",
+        repeats=_whole("repeat", 0, MAX_REPEATS),
+        delay_ms=_whole("notice_delay_ms", 0, MAX_NOTICE_DELAY_MS),
+    )
+    box, now = sandbox(), clock.now_ms()
+    with box.store.write() as tx:
+        trade = trades.scan(tx, _find(tx, out_trade_no, now), now)
+        paid = events.member_pays(tx, box.keys.identity, trade, wish, now)
+        answer = jsonify(_full(tx, paid))
+    box.notifier.wake()
+    return answer
+
+
+@blueprint.post("/trades/<out_trade_no>/notices")
+def send_notices(out_trade_no: str) -> Response:
+    """Send all its notices once more, dropped ones too: {"sent": how many}."""
+    box, now = sandbox(), clock.now_ms()
+    with box.store.write() as tx:
+        count = notices.send_again(tx, _find(tx, out_trade_no, now).id, now)
+    box.notifier.wake()
+    return jsonify(sent=count)
+
+
+@blueprint.get("/charges")
+def all_charges() -> Response:
+    """Every charge that took money, oldest first."""
+    with sandbox().store.read() as tx:
+        return jsonify(charges=_charges(tx, None, MAX_ROWS))
+
+
+@blueprint.post("/faults")
+def order_fault() -> Response:
+    """{"channel", "op", "kind", "times", "delay_ms"}: see `faults`. Answers with what waits."""
+    fault = faults.fault_of(request.get_json(silent=True))
+    with sandbox().store.write() as tx:
+        faults.order(tx, fault)
+    return waiting_faults()
+
+
+@blueprint.get("/faults")
+def waiting_faults() -> Response:
+    """The faults still to come."""
+    with sandbox().store.read() as tx:
+        return jsonify(faults=[asdict(fault) for fault in faults.waiting(tx)])
+
+
+@blueprint.delete("/faults")
+def clear_faults() -> Response:
+    """Forget the faults still to come."""
+    with sandbox().store.write() as tx:
+        tx.execute("DELETE FROM faults")
+    return waiting_faults()
+
+
+@blueprint.post("/balance")
+def set_balance() -> Response:
+    """{"channel", "available_fen": n or null}: refunds beyond it are refused; null: no bound."""
+    body = request.get_json(silent=True)
+    channel = body.get("channel") if isinstance(body, dict) else None
+    value = body.get("available_fen") if isinstance(body, dict) else None
+    whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+    if channel not in CHANNELS or not (value is None or whole):
+        return _error(400, "give channel, and available_fen as a whole number or null")
+    with sandbox().store.write() as tx:
+        tx.execute("DELETE FROM balances WHERE channel = ?", (channel,))
+        if value is not None:
+            tx.execute("INSERT INTO balances VALUES (?, ?)", (channel, value))
+    return jsonify(channel=channel, available_fen=value)

@@ -1,0 +1,33 @@
+"""What the sandbox's parts share: configuration, keys, books and the notifier."""
+
+from dataclasses import dataclass
+
+from flask import current_app
+
+from sandbox.config import SandboxConfig
+from sandbox.keys import Keys
+from sandbox.notifier import Notifier
+from sandbox.store import Store
+
+EXTENSION = "sandbox"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sandbox:
+    """One sandbox; `close` it when done."""
+
+    config: SandboxConfig
+    keys: Keys
+    store: Store
+    notifier: Notifier
+
+    def close(self) -> None:
+        """Stop sending and close the books; what was not sent is sent after the next start."""
+        self.notifier.stop()
+        self.store.close()
+
+
+def sandbox() -> Sandbox:
+    """The sandbox of the running application."""
+    found: Sandbox = current_app.extensions[EXTENSION]
+    return found

@@ -1,0 +1,115 @@
+"""One sending of one notice: built, signed afresh, posted; what came back, judged."""
+
+import json
+import time
+from urllib.parse import urlencode
+
+import requests
+
+from sandbox import alipay_sign, clock, wechatpay_sign
+from sandbox.keys import Keys
+from sandbox.notices import Delivery, Notice
+
+# Enough to see the answer; a receiver that talks on is not listened to.
+ANSWER_BYTES = 4_096
+_SUMMARIES = {"payment": "支付成功", "refund": "退款成功"}
+_EVENTS = {"payment": "TRANSACTION.SUCCESS", "refund": "REFUND.SUCCESS"}
+_ORIGINALS = {"payment": "transaction", "refund": "refund"}
+
+
+def deliver(keys: Keys, notice: Notice, timeout_s: float) -> Delivery:
+    """Send it. Never raises for what the receiver or the network does."""
+    started = clock.now_ms()
+    build = _wechatpay if notice.channel == "wechatpay" else _alipay
+    headers, body = build(keys, notice, started)
+    status, answer, result, detail = _post(notice.url, headers, body, timeout_s)
+    if status is not None:
+        good = _wechatpay_accepts if notice.channel == "wechatpay" else _alipay_accepts
+        took_ms = clock.now_ms() - started
+        if took_ms > timeout_s * 1_000:
+            result, detail = "timeout", f"answered {status} after {took_ms} ms"
+        else:
+            result = "acknowledged" if good(status, answer) else "refused"
+            detail = answer[:200].decode("utf-8", "replace")
+    return Delivery(
+        at_ms=started,
+        duration_ms=clock.now_ms() - started,
+        http_status=status,
+        result=result,
+        detail=detail,
+    )
+
+
+def _post(
+    url: str, headers: dict[str, str], body: bytes, timeout_s: float
+) -> tuple[int | None, bytes, str, str]:
+    """Status and the answer's beginning; or no status, and why. Obeys no proxy, no redirect."""
+    with requests.Session() as session:
+        session.trust_env = False
+        try:
+            with session.post(
+                url,
+                data=body,
+                headers=headers,
+                timeout=timeout_s,
+                allow_redirects=False,
+                stream=True,
+            ) as answer:
+                return answer.status_code, _beginning(answer, timeout_s), "", ""
+        except requests.Timeout as error:
+            return None, b"", "timeout", type(error).__name__
+        except (requests.RequestException, OSError, ValueError) as error:
+            return None, b"", "unreachable", type(error).__name__
+
+
+def _beginning(answer: requests.Response, timeout_s: float) -> bytes:
+    """The answer's body up to ANSWER_BYTES; one that trickles is cut off at the time-out."""
+    deadline = time.monotonic() + timeout_s
+    content = b""
+    # Single bytes: a larger piece would be waited for until it is full.
+    for piece in answer.iter_content(1):
+        content += piece
+        if len(content) >= ANSWER_BYTES or time.monotonic() > deadline:
+            break
+    return content
+
+
+def _wechatpay(keys: Keys, notice: Notice, now: int) -> tuple[dict[str, str], bytes]:
+    content = {
+        "id": notice.event_id,
+        "create_time": clock.rfc3339(notice.created_at_ms),
+        "resource_type": "encrypt-resource",
+        "event_type": _EVENTS[notice.kind],
+        "summary": _SUMMARIES[notice.kind],
+        "resource": wechatpay_sign.encrypted(keys, notice.payload, _ORIGINALS[notice.kind]),
+    }
+    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    headers = wechatpay_sign.signed_headers(keys, body, now)
+    headers |= {
+        "Content-Type": "application/json",
+        "Accept": "*/*",
+        "User-Agent": "Mozilla/4.0 (WeChat Pay sandbox)",
+    }
+    return headers, body
+
+
+def _alipay(keys: Keys, notice: Notice, now: int) -> tuple[dict[str, str], bytes]:
+    fields = {str(name): str(value) for name, value in notice.payload.items() if value != ""}
+    fields |= {
+        "notify_id": notice.event_id,
+        "notify_time": clock.plain(now),
+        "notify_type": "trade_status_sync",
+    }
+    signed = alipay_sign.sign_notice(keys.alipay_private, fields)
+    headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+    return headers, urlencode(signed).encode()
+
+
+def _wechatpay_accepts(status: int, answer: bytes) -> bool:
+    """200 or 204, whatever the body says."""
+    return status in {200, 204}
+
+
+def _alipay_accepts(status: int, answer: bytes) -> bool:
+    """Exactly the seven bytes `success`, with 200 and no redirect."""
+    return status == 200 and answer == b"success"
