@@ -1,0 +1,1 @@
+"""The payment gateways behind one small interface (`base`), one module each."""

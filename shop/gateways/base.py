@@ -1,0 +1,215 @@
+"""What every payment gateway can be asked, and the four outcomes of asking.
+
+A call to a gateway never raises for what the gateway or the network did: it
+answers with one of four outcomes. `UNKNOWN` is a first-class answer: the effect
+may or may not have happened, and only asking again (`query`) can tell. Nothing
+may turn it into `FAILED`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+
+class Outcome(StrEnum):
+    """The four results that a gateway call can have.
+
+    What "succeeded" means depends on the call and is said at each result class.
+    """
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    PENDING = "pending"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewayFault:
+    """Why a call did not simply succeed, in the gateway's own words.
+
+    `code` is the gateway's error code (`ORDER_NOT_EXIST`, `ACQ.TRADE_NOT_EXIST`) or,
+    where there was no readable answer, one of ours in lower case: `timeout`,
+    `unreachable`, `bad_signature`, `bad_answer`, `server_error`.
+    """
+
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepayRequest:
+    """One payment to open at a gateway.
+
+    `out_trade_no` is stored before the call and is the same on every retry.
+    `expires_at` is the moment after which the gateway must no longer take money.
+    """
+
+    out_trade_no: str
+    amount_fen: int
+    subject: str
+    expires_at: datetime
+    notify_url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepayResult:
+    """SUCCEEDED: opened, `code_url` is what the QR code must say. FAILED: refused for good,
+    nothing can be paid under this number. UNKNOWN: may be open. Never PENDING."""
+
+    outcome: Outcome
+    code_url: str | None = None
+    fault: GatewayFault | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryResult:
+    """SUCCEEDED: money was taken (also when it was refunded since). FAILED: closed at the
+    gateway, no money was or will be taken. PENDING: not paid so far and still payable, or not
+    known to the gateway (`exists` False: an Alipay QR that nobody scanned, a WeChat order that
+    never arrived). UNKNOWN: no believable answer.
+
+    For SUCCEEDED `transaction_id` and `amount_fen` (the order amount, before the gateway's own
+    coupons) are set.
+    """
+
+    outcome: Outcome
+    exists: bool = True
+    trade_state: str = ""
+    transaction_id: str | None = None
+    amount_fen: int | None = None
+    paid_at: datetime | None = None
+    fault: GatewayFault | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloseResult:
+    """SUCCEEDED: the gateway said closed, or knows no such trade. FAILED: the gateway says it
+    cannot be closed, as a rule because it is paid. UNKNOWN otherwise. Never PENDING.
+
+    Whatever it is, it proves nothing by itself: `query` before acting on it.
+    """
+
+    outcome: Outcome
+    fault: GatewayFault | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefundRequest:
+    """Money to give back. `out_refund_no` is stored before the call and kept on retry."""
+
+    out_trade_no: str
+    out_refund_no: str
+    refund_fen: int
+    total_fen: int
+    reason: str
+    notify_url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefundResult:
+    """SUCCEEDED: the money went back. PENDING: accepted, not done. FAILED: the gateway closed or
+    refused it for good. UNKNOWN: may have been accepted; ask by `query_refund`."""
+
+    outcome: Outcome
+    refund_id: str | None = None
+    status: str = ""
+    fault: GatewayFault | None = None
+
+
+class NoticeKind(StrEnum):
+    """What a verified notice tells of."""
+
+    PAYMENT = "payment"
+    REFUND = "refund"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """A callback whose signature, clock, app and merchant were checked.
+
+    `outcome` reads as in `QueryResult` (payment) or `RefundResult` (refund). The amount is *not*
+    checked here: only the books know what it ought to be.
+    """
+
+    kind: NoticeKind
+    notice_id: str
+    out_trade_no: str
+    outcome: Outcome
+    trade_state: str
+    transaction_id: str | None
+    amount_fen: int | None
+    currency: str = "CNY"
+    paid_at: datetime | None = None
+    out_refund_no: str | None = None
+
+
+class NoticeRefused(Exception):
+    """This callback was not believed.
+
+    `reason` is one of `bad_signature`, `stale`, `unknown_serial`, `malformed`, `wrong_app`,
+    `wrong_merchant`; `detail` is for the log. `notice_id` and `out_trade_no` are set only where
+    the signature held.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        detail: str = "",
+        *,
+        notice_id: str | None = None,
+        out_trade_no: str | None = None,
+    ) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+        self.notice_id = notice_id
+        self.out_trade_no = out_trade_no
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acknowledgement:
+    """An HTTP answer in the gateway's own form."""
+
+    status: int
+    body: str
+    content_type: str
+
+
+class Gateway(Protocol):
+    """One gateway as one merchant sees it. Thread-safe; every call is bounded in time."""
+
+    channel: str
+
+    def prepay(self, request: PrepayRequest) -> PrepayResult:
+        """Open a payment; the same request again is safe (the newest `code_url` counts)."""
+        ...
+
+    def query(self, out_trade_no: str) -> QueryResult:
+        """Ask what became of a payment."""
+        ...
+
+    def close(self, out_trade_no: str) -> CloseResult:
+        """Ask that a payment can no longer be paid. Safe to repeat."""
+        ...
+
+    def refund(self, request: RefundRequest) -> RefundResult:
+        """Ask for money to go back. The same `out_refund_no` again is safe."""
+        ...
+
+    def query_refund(self, out_trade_no: str, out_refund_no: str) -> RefundResult:
+        """Ask what became of a refund."""
+        ...
+
+    def read_notice(self, headers: Mapping[str, str], body: bytes) -> Notice:
+        """Verify a callback, then read it. Raises `NoticeRefused`; never trusts, never acts."""
+        ...
+
+    def acknowledge(self) -> Acknowledgement:
+        """The answer that stops the gateway from sending this notice again."""
+        ...
+
+    def reject(self, message: str) -> Acknowledgement:
+        """The answer that makes the gateway send the notice again."""
+        ...
