@@ -1,0 +1,1 @@
+"""The goods: what they are, what they cost, how many there are."""

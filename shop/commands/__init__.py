@@ -1,0 +1,13 @@
+"""The `flask --app wsgi …` commands, one file each."""
+
+from flask import Flask
+
+from shop.commands.seed import seed
+from shop.commands.states import states
+from shop.commands.sweep import sweep
+
+
+def register_commands(app: Flask) -> None:
+    """Add our commands to the application's command line."""
+    for command in (seed, states, sweep):
+        app.cli.add_command(command)

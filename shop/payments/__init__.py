@@ -1,0 +1,1 @@
+"""Payments: starting one, settling its outcome, asking after the silent ones."""

@@ -1,0 +1,84 @@
+"""The payment service as the web, the CLI and the sweeper see it."""
+
+from shop.db import end_read
+from shop.errors import CancelNotConfirmed, GatewayUnsure, OrderAlreadyPaid, OrderClosed, Superseded
+from shop.orders.models import Order
+from shop.orders.moves import Claim, fenced_transaction
+from shop.payments import start, store
+from shop.payments.contract import PayCommand, PaymentView
+from shop.payments.desk import Desk
+from shop.payments.resolve import require_ended, resolve
+from statemachine.attempt import OPEN_ATTEMPT_STATES
+
+
+class Payments:
+    """Pay, cancel, look."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def pay(self, command: PayCommand) -> PaymentView:
+        """Pay an order on a channel; what can be repeated, may be. Raises ShopError."""
+        start.pay(self.desk, command)
+        return self.view(command.member_id, command.order_code)
+
+    def cancel(self, member_id: int, order_code: str) -> PaymentView:
+        """Give an unpaid order up. An open payment is first closed at its gateway.
+
+        Raises OrderAlreadyPaid where it was paid after all, CancelNotConfirmed where the gateway
+        does not say, PaymentHeld where it says what cannot be.
+        """
+        start.order_of(member_id, order_code)
+        try:
+            with self.desk.claim(order_code, actor="member") as claim:
+                close_order(self.desk, claim, order_code, cause="cancelled by the member")
+        except GatewayUnsure as error:
+            raise CancelNotConfirmed(order_code=order_code) from error
+        return self.view(member_id, order_code)
+
+    def view(self, member_id: int, order_code: str) -> PaymentView:
+        """How the payment of the member's order stands. Raises OrderNotFound."""
+        order = start.order_of(member_id, order_code)
+        attempt = store.latest_attempt(order_code)
+        shown = attempt is not None and attempt.state in OPEN_ATTEMPT_STATES
+        return PaymentView(
+            order_code=order.code,
+            order_state=order.state,
+            points=order.points,
+            amount_fen=order.amount_fen,
+            expires_at=order.expires_at,
+            channel=attempt.channel if attempt else None,
+            out_trade_no=attempt.out_trade_no if attempt else None,
+            attempt_state=attempt.state if attempt else None,
+            code_url=attempt.code_url if attempt and shown else None,
+        )
+
+
+def close_order(desk: Desk, claim: Claim, order_code: str, *, cause: str) -> None:
+    """Close an order that is not paid; from paying only after its gateway confirmed it.
+
+    Raises as `Payments.cancel` does; OrderClosed where it is closed already.
+    """
+    end_read()
+    order = store.fresh_order(order_code)
+    if order is None or order.state == "closed":
+        raise OrderClosed(order_code=order_code)
+    if order.state in {"paid", "refunding", "refunded"}:
+        raise OrderAlreadyPaid(order_code=order_code)
+    attempt = store.open_attempt(order_code)
+    if attempt is not None:
+        how = resolve(desk, claim, attempt, want_closed=True, order_event="close", cause=cause)
+        require_ended(how, order_code)
+        return
+    if order.state == "paying":
+        # Its attempt was ended between our two reads: somebody else is at work.
+        raise Superseded(order_code=order_code)
+    _close_unpaid(desk, claim, order, cause)
+
+
+def _close_unpaid(desk: Desk, claim: Claim, order: Order, cause: str) -> None:
+    def work() -> None:
+        start.require_unmoved(order)
+        desk.moves.move_order(order, "close", claim, cause, closed_at=desk.clock.now())
+
+    fenced_transaction(claim, work)

@@ -1,0 +1,278 @@
+"""Starting a payment, top to bottom (DESIGN section 5, steps 3 to 6)."""
+
+from collections.abc import Callable
+
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
+
+from shop.catalog import stock
+from shop.db import db, end_read
+from shop.errors import (
+    GatewayUnsure,
+    OrderAlreadyPaid,
+    OrderClosed,
+    OrderExpired,
+    OrderNotFound,
+    PaymentRefused,
+    Superseded,
+    TooManyAttempts,
+    WrongChannel,
+)
+from shop.gateways.base import Outcome, PrepayRequest
+from shop.orders.models import Order
+from shop.orders.moves import Claim, fenced_transaction
+from shop.payments import store
+from shop.payments.contract import PayCommand
+from shop.payments.desk import Desk, log
+from shop.payments.models import PaymentAttempt
+from shop.payments.resolve import require_ended, resolve
+from shop.payments.settle import end_unpaid, hold_for
+from shop.points import service as points
+
+# Each try takes a number at the gateway and rows here; nobody needs more to pay one order.
+ATTEMPTS_MAX = 20
+
+
+def pay(desk: Desk, command: PayCommand) -> None:
+    """Bring the order as far towards paid as a pay request can. Raises the ShopError family.
+
+    Safe to call again at any time and by anyone: a payment that is open on the same channel is
+    resumed with its own number, one on another channel is first closed at its gateway.
+    """
+    order = order_of(command.member_id, command.order_code)
+    _refuse_ended(desk, order)
+    _refuse_channel(desk, order, command.channel)
+    with desk.claim(order.code, actor="member") as claim:
+        _pay_under_lease(desk, claim, command)
+
+
+def order_of(member_id: int, order_code: str) -> Order:
+    """The member's order, or OrderNotFound; somebody else's is not found either."""
+    end_read()
+    order = store.fresh_order(order_code)
+    if order is None or order.member_id != member_id:
+        raise OrderNotFound(order_code=order_code)
+    return order
+
+
+def _pay_under_lease(desk: Desk, claim: Claim, command: PayCommand) -> None:
+    end_read()
+    order = _again(command.order_code)
+    _refuse_ended(desk, order)
+    attempt = store.open_attempt(order.code)
+    if attempt is not None and order.state != "paying":
+        # It was begun between our two reads: somebody else is at work, and it is not ours to end.
+        raise Superseded(order_code=order.code)
+    if attempt is not None and attempt.channel == command.channel:
+        if attempt.state == "opening":
+            open_at_gateway(desk, claim, attempt, resumed=True)
+        return
+    if attempt is not None:
+        # What can be paid is not ended for what cannot begin.
+        _require_another_try(order.code)
+        _end_before_new(desk, claim, attempt)
+        order = _again(command.order_code)
+    _refuse_ended(desk, order)
+    if order.state == "paying":
+        # Its attempt was ended between our two reads: somebody else is at work.
+        raise Superseded(order_code=order.code)
+    if command.channel == "points":
+        _pay_by_points(desk, claim, order)
+        return
+    open_at_gateway(desk, claim, _begin(desk, claim, order, command.channel), resumed=False)
+
+
+def _again(order_code: str) -> Order:
+    order = store.fresh_order(order_code)
+    if order is None:
+        raise OrderNotFound(order_code=order_code)
+    return order
+
+
+def _refuse_ended(desk: Desk, order: Order) -> None:
+    if order.state in {"paid", "refunding", "refunded"}:
+        raise OrderAlreadyPaid(order_code=order.code)
+    if order.state == "closed":
+        raise OrderClosed(order_code=order.code)
+    if desk.clock.now() >= order.expires_at:
+        raise OrderExpired(order_code=order.code)
+
+
+def require_unmoved(order: Order) -> None:
+    """Inside a transaction, which reads the order anew: it still is what was decided on.
+
+    Raises Superseded where somebody moved it since, which the lock prevents and no rule relies on.
+    """
+    if order.state not in {"created", "failed"}:
+        raise Superseded(order_code=order.code)
+
+
+def _refuse_channel(desk: Desk, order: Order, channel: str) -> None:
+    choices = ["points"] if order.amount_fen == 0 else sorted(desk.gateways)
+    if channel not in choices:
+        raise WrongChannel(order_code=order.code, channel=channel, choices=", ".join(choices))
+
+
+def _end_before_new(desk: Desk, claim: Claim, attempt: PaymentAttempt) -> None:
+    """Close the open attempt at its gateway before another channel is opened."""
+    how = resolve(
+        desk, claim, attempt, want_closed=True, order_event="fail", cause="change of channel"
+    )
+    require_ended(how, attempt.order_code)
+
+
+def _begin(desk: Desk, claim: Claim, order: Order, channel: str) -> PaymentAttempt:
+    """Step 4: paying and the attempt with its number are committed before any gateway is called."""
+
+    def work() -> str:
+        number = _next_number(order.code)
+        desk.moves.move_order(order, "begin_payment", claim, f"pay by {channel}")
+        db.session.execute(
+            insert(PaymentAttempt).values(
+                **_attempt_values(desk, order, channel, number),
+                state="opening",
+                role="none",
+                open_key=order.code,
+                due_at=desk.first_look_at(),
+            )
+        )
+        hold_for(desk, order, cause=number)
+        return number
+
+    number = _insert_attempt(claim, order, work)
+    log.info("payment_begun", order_code=order.code, out_trade_no=number, fence=claim.fence)
+    attempt = store.fresh_attempt(number)
+    if attempt is None:
+        raise Superseded(order_code=order.code)
+    return attempt
+
+
+def _pay_by_points(desk: Desk, claim: Claim, order: Order) -> None:
+    """An order that needs no cash: created to paid, through paying, in one transaction."""
+
+    def work() -> str:
+        number = _next_number(order.code)
+        now = desk.clock.now()
+        desk.moves.move_order(order, "begin_payment", claim, "pay by points")
+        desk.moves.move_order(
+            order,
+            "settle",
+            claim,
+            "points",
+            facts={"amount_due_fen": order.amount_fen, "amount_paid_fen": 0},
+            paid_at=now,
+        )
+        db.session.execute(
+            insert(PaymentAttempt).values(
+                **_attempt_values(desk, order, "points", number),
+                state="succeeded",
+                role="settling",
+                settling_key=order.code,
+                transaction_id=number,
+                paid_at=now,
+            )
+        )
+        points.spend(order.member_id, order.points, cause=number, order_code=order.code, now=now)
+        stock.take_at_once(order.lines)
+        return number
+
+    number = _insert_attempt(claim, order, work)
+    log.info("paid_by_points", order_code=order.code, out_trade_no=number, fence=claim.fence)
+
+
+def _attempt_values(desk: Desk, order: Order, channel: str, number: str) -> dict[str, object]:
+    return {
+        "order_id": order.id,
+        "order_code": order.code,
+        "channel": channel,
+        "out_trade_no": number,
+        "version": 0,
+        "amount_fen": order.amount_fen,
+        "points": order.points,
+        "asked_count": 0,
+        "created_at": desk.clock.now(),
+        "expires_at": order.expires_at,
+    }
+
+
+def _insert_attempt(claim: Claim, order: Order, work: Callable[[], str]) -> str:
+    """Run `work`; the database's own refusal of a second payment (L3) is a lost race."""
+
+    def still_wanted() -> str:
+        require_unmoved(order)
+        return work()
+
+    try:
+        return fenced_transaction(claim, still_wanted)
+    except IntegrityError as error:
+        log.warning("second_payment_refused_by_database", order_code=order.code)
+        raise Superseded(order_code=order.code) from error
+
+
+def _next_number(order_code: str) -> str:
+    """The attempt's `out_trade_no`: the order's code and a count, so that it can be read."""
+    return f"{order_code}{_require_another_try(order_code) + 1:02d}"
+
+
+def _require_another_try(order_code: str) -> int:
+    """How often it was tried so far. Raises TooManyAttempts."""
+    count = store.attempt_count(order_code)
+    if count >= ATTEMPTS_MAX:
+        raise TooManyAttempts(order_code=order_code)
+    return count
+
+
+def open_at_gateway(desk: Desk, claim: Claim, attempt: PaymentAttempt, *, resumed: bool) -> None:
+    """Step 5: the gateway call, outside any transaction, under the lease.
+
+    `resumed`: an earlier call with this number may have come through. Raises PaymentRefused where
+    nothing was opened, GatewayUnsure where that cannot be known.
+    """
+    number = attempt.out_trade_no
+    request = PrepayRequest(
+        out_trade_no=number,
+        amount_fen=attempt.amount_fen,
+        subject=f"Payonce {attempt.order_code}",
+        expires_at=attempt.expires_at,
+        notify_url=desk.notify_url(attempt.channel),
+    )
+    gateway = desk.gateways[attempt.channel]
+    desk.before_gateway_call(claim)
+    result = gateway.prepay(request)
+    if result.outcome is Outcome.SUCCEEDED and result.code_url:
+        _store_code(desk, claim, number, result.code_url)
+        return
+    fault = result.fault.code if result.fault else "no_code_url"
+    log.warning("prepay_failed", out_trade_no=number, outcome=result.outcome.value, fault=fault)
+    if result.outcome is Outcome.FAILED and not resumed:
+        end_unpaid(
+            desk,
+            claim,
+            number,
+            attempt_event="fail",
+            order_event="fail",
+            cause=f"prepay refused: {fault}",
+            fault_code=fault,
+        )
+        raise PaymentRefused(order_code=attempt.order_code, fault_code=fault)
+    # Unknown, or refused for a number that an earlier call may have opened or that may be paid by
+    # now: the attempt stays open, and the sweeper asks.
+    raise GatewayUnsure(order_code=attempt.order_code)
+
+
+def _store_code(desk: Desk, claim: Claim, number: str, code_url: str) -> None:
+    def work() -> None:
+        attempt = store.fresh_attempt(number)
+        if attempt is None:
+            raise OrderNotFound(order_code=number)
+        if attempt.state in {"pending", "succeeded"}:
+            # A callback, or who took over from us, was faster: there is nothing left to store.
+            return
+        if attempt.state != "opening":
+            raise Superseded(order_code=attempt.order_code)
+        order = _again(attempt.order_code)
+        desk.moves.hold_order(order, claim)
+        desk.moves.move_attempt(attempt, "opened", claim, "prepay", code_url=code_url)
+
+    fenced_transaction(claim, work)
+    log.info("payment_pending", out_trade_no=number, fence=claim.fence)

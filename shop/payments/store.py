@@ -1,0 +1,161 @@
+"""Reading orders and attempts for payments; writing is `shop.orders.moves`' work."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select, update
+
+from shop.db import changed_rows, db
+from shop.orders.models import Order
+from shop.payments.models import PaymentAttempt
+
+
+def fresh_order(code: str) -> Order | None:
+    """The order as it is committed now, with its lines."""
+    return db.session.scalars(
+        select(Order).where(Order.code == code).execution_options(populate_existing=True)
+    ).one_or_none()
+
+
+def lock_fence(order_code: str) -> int:
+    """The highest fencing token that has written the order; 0 where there is no such order."""
+    return db.session.scalar(select(Order.lock_fence).where(Order.code == order_code)) or 0
+
+
+def fresh_attempt(out_trade_no: str) -> PaymentAttempt | None:
+    """The attempt as it is committed now."""
+    return db.session.scalars(
+        select(PaymentAttempt)
+        .where(PaymentAttempt.out_trade_no == out_trade_no)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+
+
+def open_attempt(order_code: str) -> PaymentAttempt | None:
+    """The order's one open attempt."""
+    return db.session.scalars(
+        select(PaymentAttempt)
+        .where(PaymentAttempt.open_key == order_code)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+
+
+def latest_attempt(order_code: str) -> PaymentAttempt | None:
+    """The attempt that the member should be shown: the settling one, or else the newest."""
+    return db.session.scalars(
+        select(PaymentAttempt)
+        .where(PaymentAttempt.order_code == order_code)
+        .order_by(PaymentAttempt.settling_key.is_(None), PaymentAttempt.id.desc())
+        .limit(1)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+
+
+def transaction_is_booked(channel: str, transaction_id: str) -> bool:
+    """Whether some attempt was already paid by this gateway transaction."""
+    found = select(PaymentAttempt.id).where(
+        PaymentAttempt.channel == channel, PaymentAttempt.transaction_id == transaction_id
+    )
+    return db.session.scalar(found) is not None
+
+
+def attempt_count(order_code: str) -> int:
+    """How often it was tried to pay this order."""
+    return (
+        db.session.scalar(select(func.count()).where(PaymentAttempt.order_code == order_code)) or 0
+    )
+
+
+def ask_soon(out_trade_no: str, now: datetime) -> None:
+    """Make the sweeper look at this attempt next, if it is open."""
+    changed_rows(
+        update(PaymentAttempt)
+        .where(PaymentAttempt.out_trade_no == out_trade_no, PaymentAttempt.open_key.is_not(None))
+        .values(due_at=now)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DueAttempt:
+    """What the sweeper read of an attempt. Plain values: a row would show what is true later."""
+
+    attempt_id: int
+    out_trade_no: str
+    order_code: str
+    channel: str
+    asked_count: int
+    due_at: datetime
+    expires_at: datetime
+
+
+def due_attempts(now: datetime, limit: int, *, but_not: Collection[str] = ()) -> list[DueAttempt]:
+    """Attempts that shall be asked after by now, the most overdue first: the open ones, and those
+    that ended while their code could still be scanned.
+
+
+    Those on the channels `but_not` are left out.
+    """
+    rows = db.session.execute(
+        select(
+            PaymentAttempt.id.label("attempt_id"),
+            PaymentAttempt.out_trade_no,
+            PaymentAttempt.order_code,
+            PaymentAttempt.channel,
+            PaymentAttempt.asked_count,
+            PaymentAttempt.due_at,
+            PaymentAttempt.expires_at,
+        )
+        .where(
+            PaymentAttempt.due_at <= now,
+            PaymentAttempt.channel.not_in(but_not),
+        )
+        .order_by(PaymentAttempt.due_at)
+        .limit(limit)
+    )
+    return [DueAttempt(**row) for row in rows.mappings()]
+
+
+def put_off(due: DueAttempt, until: datetime) -> bool:
+    """Take a due attempt on: its next look is `until`. False where another sweeper was first, or
+    where it needs no look any more."""
+    return (
+        changed_rows(
+            update(PaymentAttempt)
+            .where(
+                PaymentAttempt.id == due.attempt_id,
+                PaymentAttempt.due_at == due.due_at,
+            )
+            .values(due_at=until, asked_count=PaymentAttempt.asked_count + 1)
+        )
+        == 1
+    )
+
+
+def expired_orders(now: datetime, limit: int, *, after_id: int = 0) -> list[tuple[int, str]]:
+    """(id, code) of unpaid orders without an open payment whose time is over, by id."""
+    rows = db.session.execute(
+        select(Order.id, Order.code)
+        .where(Order.state.in_(("created", "failed")), Order.expires_at <= now, Order.id > after_id)
+        .order_by(Order.id)
+        .limit(limit)
+    )
+    return [(order_id, code) for order_id, code in rows]
+
+
+def look_no_more(out_trade_no: str) -> None:
+    """Nothing is to be asked any more about this attempt, which has ended."""
+    changed_rows(
+        update(PaymentAttempt)
+        .where(PaymentAttempt.out_trade_no == out_trade_no, PaymentAttempt.open_key.is_(None))
+        .values(due_at=None)
+    )
+
+
+def note_fault(out_trade_no: str, fault_code: str) -> None:
+    """Write down, at the attempt, what an operator must look at."""
+    changed_rows(
+        update(PaymentAttempt)
+        .where(PaymentAttempt.out_trade_no == out_trade_no)
+        .values(fault_code=fault_code)
+    )

@@ -1,0 +1,157 @@
+"""Paying: the forms that start it, the page with the QR code, and its watch on the order."""
+
+import json
+
+from flask import (
+    Blueprint,
+    Response,
+    flash,
+    g,
+    get_flashed_messages,
+    jsonify,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
+from werkzeug.wrappers import Response as AnyResponse
+
+from shop.errors import GatewayUnsure, OrderAlreadyPaid, OrderClosed, PaymentInProgress, Superseded
+from shop.idempotency.dedup import Answer, answered_once, fingerprint
+from shop.members.session import require_member, sign_in_required
+from shop.orders import service as orders
+from shop.pages.wants import wants_json
+from shop.payments.contract import PayCommand, PaymentView
+from shop.wiring import parts
+
+blueprint = Blueprint("payments", __name__)
+
+CASH_CHANNELS = ("wechatpay", "alipay")
+_PHONE_SCHEMES = ("https://", "http://", "weixin://", "alipays://")
+
+
+@blueprint.post("/orders/<order_code>/pay")
+@sign_in_required
+def pay(order_code: str) -> AnyResponse:
+    """Pay the order on a channel, once per idempotency key."""
+    key = request.headers.get("Idempotency-Key") or request.form.get("idempotency_key", "")
+    return pay_and_go_on(order_code, request.form.get("channel", ""), key)
+
+
+def pay_and_go_on(order_code: str, channel: str, idempotency_key: str) -> AnyResponse:
+    """Pay under this key; then JSON for a program, for a person the page where it goes on."""
+    member_id = require_member().id
+    # Whatever goes wrong from here on, its page leads to the order.
+    g.order_code = order_code
+
+    def work() -> Answer:
+        view = parts().payments.pay(
+            PayCommand(member_id=member_id, order_code=order_code, channel=channel)
+        )
+        return Answer(status=200, body=json.dumps(_facts(view)).encode())
+
+    def resume() -> Answer:
+        """As `work`, for the key of a worker that died: its payment, if that is what is there, is
+        what this key asked for."""
+        try:
+            return work()
+        except OrderAlreadyPaid:
+            view = parts().payments.view(member_id, order_code)
+            if view.channel != channel:
+                raise
+            return Answer(status=200, body=json.dumps(_facts(view)).encode())
+
+    try:
+        answer = answered_once(
+            parts().clock,
+            client=f"member:{member_id}",
+            request_no=idempotency_key,
+            fingerprint=fingerprint("pay", order_code, channel),
+            work=work,
+            resume=resume,
+        )
+    except (PaymentInProgress, GatewayUnsure, Superseded) as error:
+        if wants_json():
+            raise
+        if isinstance(error, GatewayUnsure):
+            flash(channel, "unsure")
+        # The payment may be on its way: its page watches the order and says what can be done.
+        return redirect(url_for("payments.show", order_code=order_code), 303)
+    if not wants_json():
+        return redirect(_next_page(order_code, answer), 303)
+    response = Response(answer.body, status=answer.status, mimetype="application/json")
+    if answer.replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+@blueprint.get("/orders/<order_code>/pay")
+@sign_in_required
+def show(order_code: str) -> str:
+    """The page with the QR code. It shows the truth however often it is loaded."""
+    member_id = require_member().id
+    view = parts().payments.view(member_id, order_code)
+    return render_template(
+        "payments/pay.html",
+        view=view,
+        goods=orders.order_of_member(member_id, order_code).lines,
+        watch=_watched(view),
+        seconds_left=_seconds_left(view),
+        other_channels=[one for one in CASH_CHANNELS if one != view.channel],
+        phone_link=_phone_link(view.code_url),
+        unsure=get_flashed_messages(category_filter=["unsure"]),
+    )
+
+
+@blueprint.get("/orders/<order_code>/status")
+@sign_in_required
+def status(order_code: str) -> Response:
+    """How the payment stands, for the page's watch: three short reads, nothing else."""
+    view = parts().payments.view(require_member().id, order_code)
+    return jsonify(**_facts(view), watch=_watched(view), seconds_left=_seconds_left(view))
+
+
+@blueprint.post("/orders/<order_code>/cancel")
+@sign_in_required
+def cancel(order_code: str) -> AnyResponse:
+    """Give the order up. Cancelling it again is no error."""
+    member_id = require_member().id
+    try:
+        view = parts().payments.cancel(member_id, order_code)
+    except OrderClosed:
+        view = parts().payments.view(member_id, order_code)
+    if wants_json():
+        return jsonify(**_facts(view))
+    return redirect(url_for("orders.show", order_code=order_code), 303)
+
+
+def _facts(view: PaymentView) -> dict[str, str | None]:
+    return {
+        "order_code": view.order_code,
+        "order_state": view.order_state,
+        "channel": view.channel,
+        "out_trade_no": view.out_trade_no,
+        "attempt_state": view.attempt_state,
+    }
+
+
+def _watched(view: PaymentView) -> str:
+    """Changes whenever the page would look different."""
+    return f"{view.order_state}/{view.out_trade_no or ''}/{view.attempt_state or ''}"
+
+
+def _seconds_left(view: PaymentView) -> int:
+    return max(0, int((view.expires_at - parts().clock.now()).total_seconds()))
+
+
+def _next_page(order_code: str, answer: Answer) -> str:
+    paid = json.loads(answer.body)["order_state"] == "paid"
+    page = "orders.show" if paid else "payments.show"
+    return url_for(page, order_code=order_code)
+
+
+def _phone_link(code_url: str | None) -> str | None:
+    """The code's text as a link, if it is one that a phone opens."""
+    if code_url is None or not code_url.lower().startswith(_PHONE_SCHEMES):
+        return None
+    return code_url

@@ -1,0 +1,1 @@
+"""Callbacks of the gateways: verified, stored once, then applied."""

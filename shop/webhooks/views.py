@@ -1,0 +1,63 @@
+"""`POST /webhooks/<channel>`: the gateways' callbacks.
+
+Verify, store once, then apply; acknowledge when it is stored, as the sweeper works off what cannot
+be applied at once. The raw body is read before anything parses it.
+"""
+
+from flask import Blueprint, Response, request
+from sqlalchemy.exc import SQLAlchemyError
+
+from shop.errors import ShopError
+from shop.gateways.base import Acknowledgement, NoticeRefused
+from shop.payments.desk import Desk, log
+from shop.webhooks import inbox
+from shop.wiring import parts
+
+NOTICE_BYTES_MAX = 65_536
+"""Real notices are of 1 to 4 kB; what is larger is none."""
+
+blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks")
+
+
+@blueprint.post("/<any(wechatpay, alipay):channel>")
+def receive(channel: str) -> Response:
+    """Take one callback in."""
+    desk = parts().desk
+    gateway = desk.gateways[channel]
+    if request.content_length is not None and request.content_length > NOTICE_BYTES_MAX:
+        return _answer(gateway.reject("too large"))
+    body = request.stream.read(NOTICE_BYTES_MAX + 1)
+    headers = dict(request.headers.items())
+    try:
+        notice = gateway.read_notice(headers, body)
+    except NoticeRefused as refusal:
+        _record_refusal(desk, channel, refusal, headers, body)
+        return _answer(gateway.reject(refusal.reason))
+    try:
+        row_id = inbox.store_verified(desk, channel, notice, headers, body)
+    except SQLAlchemyError:
+        log.exception("notice_not_stored", channel=channel, notice_id=notice.notice_id)
+        return _answer(gateway.reject("not stored"))
+    try:
+        state = inbox.apply_stored(
+            desk, row_id, actor="gateway", wait_ms=desk.settings.webhook_lock_wait_ms
+        )
+    except (ShopError, SQLAlchemyError) as error:
+        log.warning("notice_left_to_sweeper", notice_row=row_id, error=str(error))
+        state = "verified"
+    if state == "refused":
+        return _answer(gateway.reject("contradicts our books"))
+    return _answer(gateway.acknowledge())
+
+
+def _record_refusal(
+    desk: Desk, channel: str, refusal: NoticeRefused, headers: dict[str, str], body: bytes
+) -> None:
+    try:
+        inbox.store_refused(desk, channel, refusal, headers, body)
+    except SQLAlchemyError:
+        log.exception("refused_notice_not_recorded", channel=channel)
+
+
+def _answer(ack: Acknowledgement) -> Response:
+    return Response(ack.body, status=ack.status, content_type=ack.content_type)
