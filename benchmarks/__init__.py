@@ -1,0 +1,1 @@
+"""Benchmarks: what the shop costs beside the least that the same rows can cost."""
