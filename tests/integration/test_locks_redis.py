@@ -1,0 +1,298 @@
+"""What can go wrong with Redis itself, and with the way to it."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from locks import LockTimeout, LockUnavailable, hold
+from locks.redis_lock import RedisLock
+from locks.redis_scripts import lock_keys
+from tests.integration.locks_support import Proxy, holder
+from tests.processes import free_port
+from tests.services import RedisServer
+
+PATIENCE_MS = 30_000
+
+
+@pytest.fixture
+def key(request: pytest.FixtureRequest) -> str:
+    """A key that no other test uses."""
+    return f"key-{abs(hash(request.node.nodeid)):x}"
+
+
+@pytest.fixture
+def lock(redis_url: str) -> Iterator[RedisLock]:
+    """Straight to the run's Redis."""
+    made = RedisLock(redis_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
+    """A bad network before the run's Redis."""
+    made = Proxy(redis_server.port)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def far(proxy: Proxy) -> Iterator[RedisLock]:
+    """A lock behind the bad network."""
+    made = RedisLock(f"redis://127.0.0.1:{proxy.port}/0")
+    made.acquire("warm-up", lease_ms=1_000, wait_ms=0).release()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    """Behind the library's back."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as made:
+        yield made
+
+
+def test_a_grant_whose_reply_was_lost_is_found_and_not_waited_for(
+    far: RedisLock, proxy: Proxy, lock: RedisLock, client: redis.Redis, key: str
+) -> None:
+    proxy.lose_reply_once(lambda data: b"EVAL" in data)
+    with hold(far, key, lease_ms=10_000, wait_ms=0) as lease:
+        assert proxy.lost == 1
+        assert client.get(lock_keys(key)[1]) == str(lease.fence)  # minted once, not twice
+        lease.ensure_held(need_ms=5_000)
+    with hold(lock, key, lease_ms=10_000, wait_ms=0) as after:
+        assert after.fence > lease.fence
+
+
+def test_a_release_whose_reply_was_lost_is_no_error(
+    far: RedisLock, proxy: Proxy, lock: RedisLock, key: str
+) -> None:
+    lease = far.acquire(key, lease_ms=10_000, wait_ms=0)
+    proxy.lose_reply_once(lambda data: b"EVAL" in data)
+    lease.release()
+    assert proxy.lost == 1
+    lock.acquire(key, lease_ms=1_000, wait_ms=0).release()
+
+
+def test_a_place_in_the_queue_whose_reply_was_lost_is_taken_once(
+    far: RedisLock, proxy: Proxy, lock: RedisLock, client: redis.Redis, key: str
+) -> None:
+    first = lock.acquire(key, lease_ms=20_000, wait_ms=0)
+    fences: list[int] = []
+
+    def wait() -> None:
+        with hold(far, key, lease_ms=10_000, wait_ms=PATIENCE_MS) as lease:
+            fences.append(lease.fence)
+
+    # The second request is the one that queues: the first finds no subscription.
+    requests: list[bytes] = []
+
+    def is_second(data: bytes) -> bool:
+        if b"EVAL" in data:
+            requests.append(data)
+        return len(requests) == 2
+
+    proxy.lose_reply_once(is_second)
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    while proxy.lost == 0:
+        time.sleep(0.01)
+    for _ in range(20):
+        assert client.llen(lock_keys(key)[2]) <= 1
+        time.sleep(0.02)
+    first.release()
+    waiter.join()
+    assert fences
+    assert fences[0] > first.fence
+
+
+def test_a_request_that_times_out_leaves_neither_an_owner_nor_a_waiter(
+    far: RedisLock, proxy: Proxy, client: redis.Redis, key: str
+) -> None:
+    proxy.freeze()
+    with pytest.raises(LockUnavailable):
+        far.acquire(key, lease_ms=60_000, wait_ms=0)
+    proxy.thaw()  # only now the server sees the request, and grants it to nobody's use
+    owner = lock_keys(key)[0]
+    deadline = time.monotonic() + PATIENCE_MS / 1_000
+    seen = 0
+    while time.monotonic() < deadline and seen < 20:
+        seen = 0 if client.exists(owner) else seen + 1
+        time.sleep(0.05)
+    assert seen == 20
+
+
+def test_a_waiter_whose_subscription_breaks_is_served_all_the_same(
+    far: RedisLock, proxy: Proxy, lock: RedisLock, key: str
+) -> None:
+    first = lock.acquire(key, lease_ms=20_000, wait_ms=0)
+    fences: list[int] = []
+
+    def wait() -> None:
+        with hold(far, key, lease_ms=10_000, wait_ms=PATIENCE_MS) as lease:
+            fences.append(lease.fence)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    time.sleep(0.3)
+    proxy.cut()
+    time.sleep(0.3)
+    first.release()
+    waiter.join()
+    assert fences
+    assert fences[0] > first.fence
+
+
+def test_waiters_are_served_in_the_order_of_their_coming(lock: RedisLock, key: str) -> None:
+    first = lock.acquire(key, lease_ms=20_000, wait_ms=0)
+    served: list[int] = []
+
+    def wait(number: int) -> None:
+        with hold(lock, key, lease_ms=10_000, wait_ms=PATIENCE_MS):
+            served.append(number)
+
+    waiters = [threading.Thread(target=wait, args=(number,)) for number in range(6)]
+    for waiter in waiters:
+        waiter.start()
+        time.sleep(0.1)
+    first.release()
+    for waiter in waiters:
+        waiter.join()
+    assert served == list(range(6))
+
+
+def test_a_waiter_that_died_is_passed_over_in_the_very_release(
+    lock: RedisLock, client: redis.Redis, redis_url: str, key: str
+) -> None:
+    first = lock.acquire(key, lease_ms=20_000, wait_ms=0)
+    before = set(client.pubsub_channels("lease-granted:*"))
+    with holder(redis_url, key, lease_ms=20_000, wait_ms=PATIENCE_MS) as process:
+        assert process.listen() == "started"
+        while client.llen(lock_keys(key)[2]) == 0:
+            time.sleep(0.01)
+        assert set(client.pubsub_channels("lease-granted:*")) > before
+        process.kill()
+        while set(client.pubsub_channels("lease-granted:*")) > before:
+            time.sleep(0.01)
+        first.release()
+        lock.acquire(key, lease_ms=1_000, wait_ms=0).release()
+
+
+def test_the_fence_rises_though_the_server_s_clock_steps_back_and_loses_no_digit(
+    lock: RedisLock, client: redis.Redis, key: str
+) -> None:
+    ahead = 4_503_599_627_370_497  # far in the future, in microseconds; odd, and above 2^52
+    client.set(lock_keys(key)[1], ahead)
+    fences = []
+    for _ in range(3):
+        with hold(lock, key, lease_ms=5_000, wait_ms=0) as lease:
+            fences.append(lease.fence)
+    assert fences == [ahead + 1, ahead + 2, ahead + 3]
+
+
+def test_a_waiter_that_is_handed_the_key_gets_a_fence_above_its_own_floor(
+    lock: RedisLock, key: str
+) -> None:
+    first = lock.acquire(key, lease_ms=20_000, wait_ms=0)
+    floor = first.fence + 5_000_000_000
+    got: list[int] = []
+
+    def wait() -> None:
+        with hold(lock, key, lease_ms=5_000, wait_ms=PATIENCE_MS, fence_floor=floor) as lease:
+            got.append(lease.fence)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    time.sleep(0.2)
+    first.release()
+    waiter.join()
+    assert got[0] > floor
+
+
+def test_flushed_scripts_are_sent_again(lock: RedisLock, client: redis.Redis, key: str) -> None:
+    for _ in range(2):
+        client.script_flush()
+        with hold(lock, key, lease_ms=600, wait_ms=0) as lease:
+            client.script_flush()
+            time.sleep(1.2)  # renewed meanwhile
+            lease.ensure_held()
+            client.script_flush()
+
+
+def test_the_keys_of_one_lock_share_a_cluster_slot() -> None:
+    assert lock_keys("order-1") == [
+        "lease:{order-1}:owner",
+        "lease:{order-1}:fence",
+        "lease:{order-1}:queue",
+        "lease:{order-1}:waiters",
+    ]
+
+
+def test_all_that_is_stored_ends_by_itself(lock: RedisLock, client: redis.Redis, key: str) -> None:
+    with hold(lock, key, lease_ms=20_000, wait_ms=0):
+        waiter = threading.Thread(target=lambda: _wait_in_vain(lock, key))
+        waiter.start()
+        time.sleep(0.2)
+        lives = {name: client.pttl(name) for name in lock_keys(key)}
+        waiter.join()
+    assert all(life > 0 for life in lives.values()), lives
+
+
+def _wait_in_vain(lock: RedisLock, key: str) -> None:
+    with pytest.raises(LockTimeout):
+        lock.acquire(key, lease_ms=1_000, wait_ms=700)
+
+
+def test_a_server_that_comes_back_empty_is_found_again_and_fences_go_on_rising(key: str) -> None:
+    with RedisServer() as server:
+        lock = RedisLock(server.url)
+        try:
+            lease = lock.acquire(key, lease_ms=1_500, wait_ms=0)
+            waiting: list[int] = []
+
+            def wait() -> None:
+                # The wait itself ends with the server; a new one finds it again.
+                while not waiting:
+                    try:
+                        with hold(lock, key, lease_ms=1_500, wait_ms=PATIENCE_MS) as later:
+                            waiting.append(later.fence)
+                    except LockUnavailable:
+                        time.sleep(0.05)
+
+            waiter = threading.Thread(target=wait)
+            waiter.start()
+            server.process.kill9()
+            with pytest.raises(LockUnavailable):
+                lock.ping()
+            server.start()
+            waiter.join()
+            assert waiting[0] > lease.fence
+            assert lease.lost.wait(PATIENCE_MS / 1_000)
+        finally:
+            lock.close()
+
+
+def test_a_server_that_refuses_is_unavailable_and_says_why(key: str) -> None:
+    with RedisServer() as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.replicaof("127.0.0.1", free_port())  # as after a failover, seen too late
+        lock = RedisLock(server.url)
+        with pytest.raises(LockUnavailable, match=r"refused.*read only replica"):
+            lock.acquire(key, lease_ms=1_000, wait_ms=0)
+        lock.close()
+
+
+def test_a_password_is_asked_for_and_used(key: str) -> None:
+    with RedisServer() as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("requirepass", "wo:rd")
+        stranger = RedisLock(server.url)
+        with pytest.raises(LockUnavailable, match="Authentication"):
+            stranger.ping()
+        stranger.close()
+        lock = RedisLock(f"redis://:wo%3Ard@127.0.0.1:{server.port}/0")
+        lock.acquire(key, lease_ms=1_000, wait_ms=0).release()
+        lock.close()

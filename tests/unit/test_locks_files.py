@@ -1,0 +1,205 @@
+"""The parts of the file lock: who is alive, what a record says, how tokens grow."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from locks import LockTimeout, LockUnavailable, from_url, hold
+from locks.clock import NS_PER_S, now_ns
+from locks.fence_file import RESERVE, mint
+from locks.flock import locked_file
+from locks.host import UNKNOWN, boot_id, is_gone, pid_namespace, start_ticks
+from locks.lease_record import my_record, read_record, write_record
+
+
+@pytest.fixture
+def counter(tmp_path: Path) -> Path:
+    """A fence counter that does not exist yet."""
+    return tmp_path / "fence"
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000
+
+
+def test_tokens_begin_at_the_clock_and_rise_beyond_any_floor(counter: Path) -> None:
+    before = _now_us()
+    first = mint(counter, 0)
+    assert before <= first <= _now_us()
+    floor = first + 10**12
+    assert mint(counter, floor) == floor + 1
+    assert mint(counter, 0) == floor + 2
+
+
+def test_tokens_rise_though_the_clock_steps_back(counter: Path) -> None:
+    ahead = _now_us() + 10**13
+    counter.write_text(f"{boot_id()} {ahead} {ahead + RESERVE}")
+    assert [mint(counter, 0) for _ in range(3)] == [ahead + 1, ahead + 2, ahead + 3]
+
+
+def test_after_a_new_boot_tokens_go_on_beyond_all_that_may_have_been_given_unflushed(
+    counter: Path,
+) -> None:
+    ahead = _now_us() + 10**13
+    counter.write_text(f"another-boot {ahead} {ahead + RESERVE}")
+    assert mint(counter, 0) == ahead + RESERVE + 1
+    assert mint(counter, 0) == ahead + RESERVE + 2
+
+
+def test_every_token_given_is_below_the_reserve_that_was_flushed(counter: Path) -> None:
+    for floor in (0, 10**16 // 2, 0):
+        fence = mint(counter, floor)
+        assert int(counter.read_text().split()[2]) >= fence
+
+
+def test_a_damaged_counter_is_refused_with_what_to_do(counter: Path) -> None:
+    counter.write_text("nonsense")
+    with pytest.raises(LockUnavailable, match="Delete it"):
+        mint(counter, 0)
+
+
+def test_threads_never_get_the_same_token(counter: Path) -> None:
+    tokens: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: tokens.extend(mint(counter, 0) for _ in range(50)))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(tokens)) == 400
+
+
+def test_a_lock_on_a_file_that_was_deleted_meanwhile_is_worth_nothing(tmp_path: Path) -> None:
+    path, inside = tmp_path / "file", tmp_path / "inside"
+    collisions: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(400):
+            with locked_file(path, create=True, patience_s=30) as file:
+                assert file is not None
+                try:
+                    os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
+                    inside.unlink()
+                    path.unlink()
+                except (FileNotFoundError, FileExistsError):
+                    collisions.append(number)
+                    return
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert collisions == []
+
+
+def test_this_process_is_alive_and_a_zombie_or_a_reused_pid_is_not() -> None:
+    me, mine = os.getpid(), start_ticks(os.getpid())
+    assert mine is not None
+    assert not is_gone(me, pid_namespace(), mine)
+    assert is_gone(me, pid_namespace(), "1")
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert is_gone(child.pid, pid_namespace(), "1")
+    assert start_ticks(child.pid) is None
+    child.wait()
+    assert start_ticks(child.pid) is None
+
+
+def test_a_process_that_cannot_be_judged_counts_as_alive() -> None:
+    assert not is_gone(2**22, "pid:[another container]", "1")
+    assert not is_gone(os.getpid(), pid_namespace(), UNKNOWN)
+
+
+def test_a_record_is_void_after_its_end_after_a_boot_and_after_its_holder(tmp_path: Path) -> None:
+    record = my_record("token", 5, now_ns() + 60 * NS_PER_S)
+    assert record.is_live(now_ns())
+    assert not record.is_live(record.end_ns)
+    assert not replace(record, boot="another").is_live(now_ns())
+    assert not replace(record, started="1").is_live(now_ns())
+    file = os.open(tmp_path / "record", os.O_RDWR | os.O_CREAT)
+    write_record(file, record)
+    write_record(file, replace(record, token="t"))
+    assert read_record(file) == replace(record, token="t")
+    os.close(file)
+
+
+def test_a_dead_holder_s_key_is_free_at_once_though_its_lease_is_long(tmp_path: Path) -> None:
+    program = (
+        "import sys; from locks import from_url; "
+        "from_url(sys.argv[1]).acquire('key', lease_ms=3_600_000, wait_ms=0); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    url = f"file://{tmp_path}"
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, url],
+        cwd=Path(__file__).resolve().parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        lock = from_url(url)
+        with pytest.raises(LockTimeout):
+            lock.acquire("key", lease_ms=1_000, wait_ms=0)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        lock.acquire("key", lease_ms=1_000, wait_ms=0).release()
+        lock.close()
+
+
+def test_nothing_stays_behind_for_a_key_and_dead_ones_are_swept(tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    held.mkdir()
+    record = my_record("token", 5, now_ns() + 60 * NS_PER_S)
+    for name, written in (("dead", replace(record, started="1")), ("alive", record)):
+        file = os.open(held / name, os.O_RDWR | os.O_CREAT)
+        write_record(file, written)
+        os.close(file)
+    (held / "empty").touch()
+    lock = from_url(f"file://{tmp_path}")
+    for number in range(50):
+        with hold(lock, f"key-{number}", lease_ms=1_000, wait_ms=0):
+            assert (held / f"key-{number}").exists()
+    lock.close()
+    assert sorted(path.name for path in held.iterdir()) == ["alive"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fence", "held"]
+
+
+def test_a_record_kept_by_a_stopped_process_ends_in_a_time_out_and_not_in_a_hang(
+    tmp_path: Path,
+) -> None:
+    lock = from_url(f"file://{tmp_path}")
+    lock.ping()
+    with (tmp_path / "held" / "key").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(LockTimeout):
+            lock.acquire("key", lease_ms=1_000, wait_ms=100)
+        lock.acquire("another", lease_ms=1_000, wait_ms=0).release()
+    with (tmp_path / "fence").open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(LockUnavailable, match="stopped"):
+            lock.acquire("key", lease_ms=1_000, wait_ms=100)
+        with pytest.raises(LockUnavailable, match="stopped"):
+            lock.ping()
+    lock.acquire("key", lease_ms=1_000, wait_ms=0).release()
+    lock.close()
+
+
+def test_what_is_in_a_record_can_be_read_by_a_person(tmp_path: Path) -> None:
+    lock = from_url(f"file://{tmp_path}")
+    with hold(lock, "key", lease_ms=5_000, wait_ms=0) as lease:
+        shown = json.loads((tmp_path / "held" / "key").read_text())
+    assert (shown["pid"], shown["fence"]) == (os.getpid(), lease.fence)
+    lock.close()

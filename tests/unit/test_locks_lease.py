@@ -1,0 +1,170 @@
+"""A lease as its holder sees it, and the thread that renews it."""
+
+import pickle
+import threading
+
+import pytest
+
+from locks import LeaseLost, LockConfigError, LockError, LockTimeout, LockUnavailable
+from locks.clock import NS_PER_MS, now_ns, safe_end_ns
+from locks.held import Grant, HeldLease, LossEvent
+from locks.renewal import Chore, Renewer
+
+PATIENCE_S = 30
+
+
+def _lease(lease_ms: int, *, age_ms: int = 0, doubt: str = "", ttl_ms: int = 0) -> HeldLease:
+    sent_ns = now_ns() - age_ms * NS_PER_MS
+    grant = Grant("key", "token", 7, lease_ms, sent_ns, ttl_ms=ttl_ms)
+    return HeldLease(grant, lambda lease: None, lambda: doubt)
+
+
+def test_time_is_counted_from_before_the_request_was_sent() -> None:
+    assert 4_000 < _lease(10_000, age_ms=5_000).remaining_ms() <= 5_000
+
+
+def test_a_lease_ends_by_the_clock_alone_before_its_time_is_out_at_the_service() -> None:
+    lease = _lease(1_000, age_ms=995)
+    assert lease.lost.is_set()
+    assert lease.remaining_ms() == 0
+    with pytest.raises(LeaseLost, match="ran out"):
+        lease.ensure_held()
+
+
+def test_whoever_waits_for_the_loss_is_woken_by_the_clock_alone() -> None:
+    assert not _lease(60_000).lost.wait(0.01)
+    assert _lease(150).lost.wait(PATIENCE_S)
+    assert _lease(150).lost.wait()
+
+
+def test_whoever_waits_for_the_loss_sees_that_the_lease_was_renewed() -> None:
+    lease = _lease(300)
+    lease.extend(now_ns() + 60_000 * NS_PER_MS)
+    assert not lease.lost.wait(0.6)
+
+
+def test_a_lease_that_was_seen_lost_is_never_held_again() -> None:
+    lease = _lease(1_000, age_ms=2_000)
+    assert lease.lost.is_set()
+    lease.extend(now_ns())
+    assert lease.lost.is_set()
+    assert lease.remaining_ms() == 0
+
+
+def test_an_older_answer_does_not_shorten_a_lease() -> None:
+    event = LossEvent(safe_end_ns(now_ns(), 60_000))
+    left = event.left_ns()
+    assert event.put_off(now_ns() + 1)
+    assert event.left_ns() > left - 5_000 * NS_PER_MS
+
+
+def test_the_service_s_own_time_bounds_the_lease() -> None:
+    assert _lease(60_000, ttl_ms=2_000).remaining_ms() < 2_000
+
+
+def test_a_lease_in_doubt_is_not_relied_on_but_not_lost() -> None:
+    lease = _lease(60_000, doubt="The session is suspended.")
+    with pytest.raises(LeaseLost, match="suspended"):
+        lease.ensure_held()
+    assert not lease.lost.is_set()
+
+
+def test_the_loss_says_why() -> None:
+    lease = _lease(60_000)
+    assert lease.mark_lost("Somebody wiped it.")
+    assert not lease.mark_lost("Again.")
+    with pytest.raises(LeaseLost, match="Somebody wiped it"):
+        lease.ensure_held()
+
+
+def test_a_released_lease_is_not_lost_afterwards_by_the_clock() -> None:
+    lease = _lease(150)
+    lease.release()
+    assert not lease.lost.wait(0.3)
+    assert not lease.mark_lost("late news")
+
+
+def test_an_error_s_docstring_is_its_message_and_it_can_be_pickled() -> None:
+    for error in (LockUnavailable("Why."), LockTimeout("key", 5), LockConfigError("Mend it.")):
+        assert isinstance(error, LockError)
+        again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+        assert str(again) == str(error)
+        assert str(error).startswith(str(type(error).__doc__))
+    assert isinstance(LockConfigError(), ValueError)
+    assert str(LockUnavailable()) == LockUnavailable.__doc__
+
+
+def test_the_renewer_survives_whatever_a_renewal_raises() -> None:
+    calls: list[int] = []
+    enough = threading.Event()
+
+    def renew(leases: list[HeldLease]) -> None:
+        calls.append(len(leases))
+        if len(calls) == 1:
+            raise LockUnavailable("no answer")
+        if len(calls) == 2:
+            raise ZeroDivisionError
+        for lease in leases:
+            lease.extend(now_ns())
+        enough.set()
+
+    renewer = Renewer("renewer-test", renew)
+    lease = _lease(1_500)
+    renewer.add(lease)
+    assert enough.wait(PATIENCE_S)
+    assert not lease.lost.is_set()
+    renewer.stop()
+    assert "renewer-test" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_lease_that_cannot_be_renewed_is_dropped_when_it_is_lost() -> None:
+    def renew(leases: list[HeldLease]) -> None:
+        raise LockUnavailable("no answer")
+
+    renewer = Renewer("renewer-test", renew)
+    lease = _lease(400)
+    renewer.add(lease)
+    assert lease.lost.wait(PATIENCE_S)
+    dropped = threading.Event()
+    for _ in range(PATIENCE_S * 100):
+        if not renewer.leases():
+            break
+        dropped.wait(0.01)
+    assert renewer.leases() == []
+    renewer.stop()
+
+
+def test_what_could_not_be_cleaned_up_is_tried_until_it_is_done() -> None:
+    tries: list[int] = []
+    done = threading.Event()
+
+    def clean() -> bool:
+        tries.append(1)
+        if len(tries) < 3:
+            raise LockUnavailable("no answer")
+        done.set()
+        return True
+
+    renewer = Renewer("renewer-test", lambda leases: None)
+    renewer.add_chore(Chore(clean, every_ns=NS_PER_MS, until_ns=now_ns() + 60_000 * NS_PER_MS))
+    assert done.wait(PATIENCE_S)
+    renewer.stop()
+    assert len(tries) == 3
+    assert not renewer.has_chores()
+
+
+def test_what_can_no_longer_matter_is_not_tried_again() -> None:
+    tries: list[int] = []
+
+    def clean() -> bool:
+        tries.append(1)
+        return False
+
+    renewer = Renewer("renewer-test", lambda leases: None)
+    renewer.add_chore(Chore(clean, every_ns=NS_PER_MS, until_ns=now_ns()))
+    for _ in range(PATIENCE_S * 100):
+        if tries and not renewer.has_chores():
+            break
+        threading.Event().wait(0.01)
+    renewer.stop()
+    assert len(tries) == 1

@@ -1,0 +1,74 @@
+"""LOCK_URL says which lock service, or what is wrong with it."""
+
+import pytest
+
+from locks import LeaseLock, LockConfigError, from_url
+
+
+@pytest.mark.parametrize(
+    ("url", "backend"),
+    [
+        ("redis://127.0.0.1", "redis"),
+        ("redis://:p%40ss@redis.example:6380/3", "redis"),
+        ("rediss://user:word@redis.example/0?ssl_ca_certs=/etc/ca.pem", "redis"),
+        ("redis://[::1]:6379/0", "redis"),
+        ("unix:///run/redis.sock?db=2", "redis"),
+        ("zookeeper://h1", "zookeeper"),
+        ("zookeeper://h1:2181,h2:2182/shop/locks?session_ms=4000", "zookeeper"),
+        ("file:///var/lib/shop/locks", "file"),
+        ("file://localhost/var/lib/shop%20one", "file"),
+    ],
+)
+def test_a_good_url_gives_its_back_end(url: str, backend: str) -> None:
+    lock = from_url(url)
+    assert lock.backend == backend
+    assert isinstance(lock, LeaseLock)
+    lock.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("", "known are redis://"),
+        ("127.0.0.1:6379", "known are redis://"),
+        ("etcd://h1", "'etcd'"),
+        ("redis://", "names no host"),
+        ("redis://h1:port/0", "port"),
+        ("redis://h1:0/0", "port is 0"),
+        ("redis://h1:99999/0", "port"),
+        ("redis://h1/zero", "numbers"),
+        ("redis://h1/0?socket_timeout=60", "option 'socket_timeout'"),
+        ("redis://h1/0?retry_on_timeout=yes", "option 'retry_on_timeout'"),
+        ("redis://h1/0?db=x", "db"),
+        ("redis://:se#cret@h1/0", "%23"),
+        ("redis://[::1/0", "not a URL"),
+        ("unix://run/redis.sock", "names no socket"),
+        ("unix://", "names no socket"),
+        ("zookeeper://", "no host and port"),
+        ("zookeeper://h1,,h2", "no host and port"),
+        ("zookeeper://h1:port", "no host and port"),
+        ("zookeeper://h1:70000", "no host and port"),
+        ("zookeeper://u:p@h1", "no user"),
+        ("zookeeper://h1//shop", "empty part"),
+        ("zookeeper://h1?session_ms=10", "session_ms"),
+        ("zookeeper://h1?session_ms=soon", "session_ms"),
+        ("zookeeper://h1?timeout=3", "option 'timeout'"),
+        ("file://var/lib/locks", "three slashes"),
+        ("file:///", "names no folder"),
+        ("file:locks", "names no folder"),
+        ("file:///var/locks?x=1", "option 'x'; there are none"),
+    ],
+)
+def test_a_bad_url_is_refused_with_what_is_wrong(url: str, complaint: str) -> None:
+    with pytest.raises(LockConfigError) as caught:
+        from_url(url)
+    assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:secret@h1:port/0", "rediss://u:secret@h1/x", "zookeeper://u:secret@h1"]
+)
+def test_no_complaint_quotes_a_password(url: str) -> None:
+    with pytest.raises(LockConfigError) as caught:
+        from_url(url)
+    assert "secret" not in str(caught.value)
