@@ -224,27 +224,27 @@ def end_unpaid(
     cause: str,
     fault_code: str | None = None,
     look_again_at: datetime | None = None,
-) -> None:
+) -> bool:
     """End an open attempt that was certainly not paid (the gateway said so).
 
     `attempt_event` is `close` or `fail`. The order, where this attempt was what it was paying by,
     goes on by `order_event`: `fail` (it may be paid again) or `close` (it is over), and points and
-    stock go back. Does nothing where the attempt has ended already. With `look_again_at` the
-    sweeper asks about it once more then.
+    stock go back. Does nothing where the attempt has ended already, and tells so by False. With
+    `look_again_at` the sweeper asks about it once more then.
     """
     values = {"fault_code": fault_code, "due_at": look_again_at}
 
-    def work() -> None:
+    def work() -> bool:
         attempt = store.fresh_attempt(out_trade_no)
         if attempt is None or attempt.state not in OPEN_ATTEMPT_STATES:
-            return
+            return False
         order = store.fresh_order(attempt.order_code)
         if order is None:
             raise OrderNotFound(order_code=attempt.order_code)
         if order.state != "paying":
             desk.moves.hold_order(order, claim)
             desk.moves.move_attempt(attempt, attempt_event, claim, cause, **values)
-            return
+            return True
         ended: dict[str, object] = {}
         if order_event == "close":
             ended["closed_at"] = desk.clock.now()
@@ -253,9 +253,12 @@ def end_unpaid(
         )
         desk.moves.move_attempt(attempt, attempt_event, claim, cause, **values)
         release_for(desk, order, cause=out_trade_no)
+        return True
 
-    fenced_transaction(claim, work)
-    log.info("attempt_ended", out_trade_no=out_trade_no, how=attempt_event, cause=cause)
+    ended_now = fenced_transaction(claim, work)
+    if ended_now:
+        log.info("attempt_ended", out_trade_no=out_trade_no, how=attempt_event, cause=cause)
+    return ended_now
 
 
 def hold_for(desk: Desk, order: Order, *, cause: str) -> None:

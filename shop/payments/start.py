@@ -245,7 +245,7 @@ def open_at_gateway(desk: Desk, claim: Claim, attempt: PaymentAttempt, *, resume
     fault = result.fault.code if result.fault else "no_code_url"
     log.warning("prepay_failed", out_trade_no=number, outcome=result.outcome.value, fault=fault)
     if result.outcome is Outcome.FAILED and not resumed:
-        end_unpaid(
+        ended_now = end_unpaid(
             desk,
             claim,
             number,
@@ -254,6 +254,9 @@ def open_at_gateway(desk: Desk, claim: Claim, attempt: PaymentAttempt, *, resume
             cause=f"prepay refused: {fault}",
             fault_code=fault,
         )
+        if not ended_now:
+            # Who went on with the order ended it, and its gateway refuses the number since.
+            raise Superseded(order_code=attempt.order_code)
         raise PaymentRefused(order_code=attempt.order_code, fault_code=fault)
     # Unknown, or refused for a number that an earlier call may have opened or that may be paid by
     # now: the attempt stays open, and the sweeper asks.

@@ -160,7 +160,7 @@ class Sweeper:
         if expiry > now:
             return min(usual, expiry)
         # What should be over is asked after quickly at first: points and goods are held for it.
-        return min(usual, now + max((now - expiry) / 2, timedelta(seconds=5)))
+        return min(usual, now + max((now - expiry) // 2, timedelta(seconds=5)))
 
     def _close(self, code: str) -> None:
         with self._desk.claim(code, actor="sweeper", wait_ms=0) as claim:

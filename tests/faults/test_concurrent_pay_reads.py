@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy import event
 
 from shop.db import db
 from shop.errors import Superseded
+from shop.gateways.base import Outcome, PrepayRequest, PrepayResult
 from shop.payments.contract import PayCommand
 from tests.faults.conftest import KitMaker
 from tests.faults.notices import trade_at
@@ -59,4 +61,37 @@ def test_a_payment_begun_between_two_reads_is_not_closed_at_its_gateway(
         assert number is not None
         assert order_state(code) == "paying"
         assert trade_at(storm.kit.sandbox, number)["state"] == "open"
+    assert storm.kit.broken() == []
+
+
+def test_a_prepay_that_comes_after_another_ended_the_payment_is_told_so(
+    make_kit: KitMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway refuses its number, but not the payment of the order: nobody need try again."""
+    storm = Storm(kit=make_kit("postgresql-files"), urls=[], says_yes=True)
+    with storm.app() as app:
+        parts = app.extensions["payonce"]
+        member_id = make_member(parts)
+        code = make_order(parts, member_id, make_product(parts))
+        command = PayCommand(member_id=member_id, order_code=code, channel="wechatpay")
+        gateway = type(parts.gateways["wechatpay"])
+        prepay = gateway.prepay
+
+        def others() -> None:
+            parts.payments.pay(command)
+            parts.payments.pay(replace(command, channel="alipay"))
+
+        def late_prepay(self: Any, request: PrepayRequest) -> PrepayResult:
+            monkeypatch.setattr(gateway, "prepay", prepay)
+            other = threading.Thread(target=_in_app, args=(app, others))
+            other.start()
+            other.join()
+            result: PrepayResult = prepay(self, request)
+            assert result.outcome is Outcome.FAILED
+            return result
+
+        monkeypatch.setattr(gateway, "prepay", late_prepay)
+        with pytest.raises(Superseded):
+            parts.payments.pay(command)
+        assert order_state(code) == "paying"
     assert storm.kit.broken() == []
