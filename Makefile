@@ -11,6 +11,8 @@ export PORT HOST DATA_DIR
 PYTHON ?=
 # More for pytest: make test ARGS="-k webhook"
 ARGS ?=
+# Test processes side by side, each with servers of its own.
+WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,8 +29,8 @@ help: ## Show this list
 run: $(VENV)/runtime.stamp ## Run the shop with sandbox gateways [PORT=8000 HOST=127.0.0.1 DATA_DIR=var]
 	@exec $(BIN)/python scripts/run.py
 
-test: system $(VENV)/dev.stamp $(NODE_STAMP) ## Install what is missing and run all tests [ARGS="-k name"]
-	@exec $(BIN)/python -m pytest $(ARGS)
+test: system $(VENV)/dev.stamp $(NODE_STAMP) ## Install what is missing and run all tests [ARGS="-k name" WORKERS=2]
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(VENV)/dev.stamp ## Lint, formatting and strict types
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from shop.members.views import blueprint as members
 from shop.orders.views import blueprint as orders
 from shop.pages import init_pages
 from shop.payments.views import blueprint as payments
+from shop.postgresql import bound_answers
 from shop.webhooks.views import blueprint as webhooks
 from shop.wiring import Parts, build_parts
 
@@ -35,6 +36,8 @@ def create_app(settings: Settings | None = None, parts: Parts | None = None) -> 
     with app.app_context():
         if db.engine.dialect.name == "sqlite":
             prepare_sqlite(db.engine)
+        elif db.engine.dialect.driver == "psycopg":
+            bound_answers(db.engine)
     app.extensions["payonce"] = parts
     init_pages(app)
     for blueprint in (health.blueprint, webhooks, members, catalog, cart, orders, payments):

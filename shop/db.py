@@ -51,7 +51,7 @@ IDLE_IN_TRANSACTION_S = 10
 
 # A server that does not answer at all (its host froze, the network is cut) is given up after this.
 CONNECT_TIMEOUT_S = 5
-SILENCE_TIMEOUT_S = 15
+SILENCE_TIMEOUT_S = 10
 
 # A writer of SQLite waits this long for the one before it.
 SQLITE_BUSY_TIMEOUT_MS = 5_000
@@ -140,14 +140,6 @@ def engine_options(database_url: str) -> dict[str, Any]:
             f"-c lock_timeout={ROW_WAIT_S}s"
             f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_S}s"
         )
-        # Keepalives find a silent peer while we wait for its answer, the user time-out while we
-        # wait for it to take our words (tcp(7)).
-        connect_args |= {
-            "keepalives_idle": SILENCE_TIMEOUT_S // 3,
-            "keepalives_interval": SILENCE_TIMEOUT_S // 3,
-            "keepalives_count": 2,
-            "tcp_user_timeout": SILENCE_TIMEOUT_S * 1000,
-        }
     elif database_url.startswith(("mysql", "mariadb")):
         connect_args["init_command"] = (
             f"SET SESSION innodb_lock_wait_timeout = {ROW_WAIT_S}"

@@ -247,6 +247,7 @@ def test_a_callback_address_answers_post_alone(target: Target, channel: str) -> 
     url = f"{target.storm.kit.url}/webhooks/{channel}"
     for method in ("GET", "PUT", "DELETE"):
         answer = Call(url=url, method=method).send()
-        assert (answer.status, answer.headers["allow"]) == (405, "OPTIONS, POST")
+        assert answer.status == 405
+        assert set(answer.headers["allow"].split(", ")) == {"OPTIONS", "POST"}
     assert Call(url=f"{target.storm.kit.url}/webhooks/paypal", body=b"{}").send().status == 404
     assert target.storm.kit.broken() == []
