@@ -1,7 +1,7 @@
 """Several processes run as one: started together, their output on one screen, ended together.
 
-Made for `make run`. (honcho, which is for this, fails with a KeyError and leaves its children
-behind if Ctrl-C comes before all of them have reported their PID, and starts each by a shell.)
+Made for `make run`. (honcho, which is for this, starts each process by a shell, and from its code
+it would leave children behind if Ctrl-C came before all of them had reported their PID.)
 """
 
 import contextlib
