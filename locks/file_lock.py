@@ -64,9 +64,14 @@ class FileLock(BaseLock):
         with locked_file(path, create=True, patience_s=PATIENCE_S) as file:
             if file is None or _is_taken(read_record(file)):
                 return None
-            fence = mint(self._fence, request.fence_floor)
-            end_ns = sent_ns + request.lease_ms * NS_PER_MS
-            write_record(file, my_record(request.token, fence, end_ns))
+            try:
+                fence = mint(self._fence, request.fence_floor)
+                end_ns = sent_ns + request.lease_ms * NS_PER_MS
+                write_record(file, my_record(request.token, fence, end_ns))
+            except (LockUnavailable, OSError):
+                # Free, as it was found: an empty file would stay until the next start's sweep.
+                path.unlink()
+                raise
             return fence
 
     def _renew(self, leases: list[HeldLease]) -> None:

@@ -203,3 +203,14 @@ def test_what_is_in_a_record_can_be_read_by_a_person(tmp_path: Path) -> None:
         shown = json.loads((tmp_path / "held" / "key").read_text())
     assert (shown["pid"], shown["fence"]) == (os.getpid(), lease.fence)
     lock.close()
+
+
+def test_a_key_whose_token_cannot_be_minted_leaves_no_file(tmp_path: Path) -> None:
+    lock = from_url(f"file://{tmp_path / 'locks'}")
+    lock.ping()
+    (tmp_path / "locks" / "fence").write_text("nonsense")
+    for number in range(3):
+        with pytest.raises(LockUnavailable):
+            lock.acquire(f"key-{number}", lease_ms=1_000, wait_ms=0)
+    assert list((tmp_path / "locks" / "held").iterdir()) == []
+    lock.close()
