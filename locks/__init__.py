@@ -12,15 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from locks.errors import LeaseLost, LockConfigError, LockError, LockTimeout, LockUnavailable
+from locks.inspection import HeldKey
+from locks.observe import LockObserver
 from locks.protocol import Lease, LeaseLock
 from locks.urls import from_url
 
 __all__ = [
+    "HeldKey",
     "Lease",
     "LeaseLock",
     "LeaseLost",
     "LockConfigError",
     "LockError",
+    "LockObserver",
     "LockTimeout",
     "LockUnavailable",
     "from_url",

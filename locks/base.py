@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from locks.clock import NS_PER_MS, Deadline, now_ns
 from locks.errors import LockTimeout, LockUnavailable
 from locks.held import Grant, HeldLease
+from locks.inspection import HeldKey
+from locks.observe import GuardedObserver, LockObserver
 from locks.protocol import KEY_PATTERN, MAX_FENCE, MAX_LEASE_MS, MAX_WAIT_MS, MIN_LEASE_MS
 from locks.renewal import Chore, Renewer
 
 # A release or cancellation that could not be sent is tried again this often.
 LEFT_OVER_EVERY_MS = 500
+# The realm of fences that are microseconds since 1970, wherever they were minted.
+CLOCK_REALM = "clock"
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,9 @@ class BaseLock(ABC):
 
     backend: str
 
-    def __init__(self) -> None:
+    def __init__(self, observer: LockObserver | None = None) -> None:
         self._closed = False
+        self._tell = GuardedObserver(observer, self.backend) if observer is not None else None
         self._start_afresh()
         _watch(self)
 
@@ -53,9 +58,25 @@ class BaseLock(ABC):
         self._check_open()
         token = secrets.token_hex(16)
         request = Request(key, token, lease_ms, wait_ms, fence_floor, Deadline(wait_ms))
-        lease = HeldLease(self._take(request), self._give_back, self._doubt)
+        grant = self._take_and_tell(request, self._tell) if self._tell else self._take(request)
+        lease = HeldLease(grant, self._give_back, self._doubt)
         self._renewer.add(lease)
         return lease
+
+    def realm(self) -> str:
+        """See LeaseLock."""
+        return CLOCK_REALM
+
+    def held(self, limit: int = 1_000) -> list[HeldKey]:
+        """See LeaseLock."""
+        self._check_open()
+        return self._list_held(limit)
+
+    def break_lease(self, key: str) -> HeldKey | None:
+        """See LeaseLock."""
+        _check_key(key)
+        self._check_open()
+        return self._break(key)
 
     def ping(self) -> None:
         """See LeaseLock."""
@@ -92,6 +113,14 @@ class BaseLock(ABC):
         Gives whether that is certain; raises LockUnavailable if the service does not answer.
         """
 
+    def _list_held(self, limit: int) -> list[HeldKey]:
+        """What stands at the service now."""
+        raise LockUnavailable(f"{self.backend} locks cannot be listed.")
+
+    def _break(self, key: str) -> HeldKey | None:
+        """End what stands on the key."""
+        raise LockUnavailable(f"{self.backend} locks cannot be broken.")
+
     @abstractmethod
     def _ping(self) -> None:
         """Raise LockUnavailable if the service does not answer."""
@@ -112,7 +141,22 @@ class BaseLock(ABC):
         if self._closed:
             raise LockUnavailable("This lock object was closed.")
 
+    def _take_and_tell(self, request: Request, tell: GuardedObserver) -> Grant:
+        began_ns = now_ns()
+        try:
+            grant = self._take(request)
+        except LockTimeout:
+            tell.timed_out(now_ns() - began_ns)
+            raise
+        except LockUnavailable:
+            tell.unavailable(now_ns() - began_ns)
+            raise
+        tell.granted(now_ns() - began_ns, grant.ahead, grant.handover_ns)
+        return grant
+
     def _give_back(self, lease: HeldLease) -> None:
+        if self._tell is not None:
+            self._tell.released(now_ns() - lease.since_ns)
         self._renewer.discard(lease)
         self._free_for_sure(lease.key, lease.token, lease.place, lease.lease_ms)
 
@@ -142,7 +186,7 @@ class BaseLock(ABC):
         return lease_ms
 
     def _start_afresh(self) -> None:
-        self._renewer = Renewer(f"lease-renewer-{self.backend}", self._renew)
+        self._renewer = Renewer(f"lease-renewer-{self.backend}", self._renew, self._tell)
         self._forget()
 
 
@@ -165,9 +209,13 @@ def _watch(lock: BaseLock) -> None:
     weakref.finalize(lock, atexit.unregister, end).atexit = False
 
 
-def _check_arguments(key: str, lease_ms: int, wait_ms: int, fence_floor: int) -> None:
+def _check_key(key: str) -> None:
     if not KEY_PATTERN.fullmatch(key):
         raise ValueError(f"A lock's key is 1 to 64 of 0-9 A-Z a-z _ -, not {key!r}.")
+
+
+def _check_arguments(key: str, lease_ms: int, wait_ms: int, fence_floor: int) -> None:
+    _check_key(key)
     if not MIN_LEASE_MS <= lease_ms <= MAX_LEASE_MS:
         raise ValueError(f"lease_ms is {MIN_LEASE_MS} to {MAX_LEASE_MS}, not {lease_ms}.")
     if not 0 <= wait_ms <= MAX_WAIT_MS:

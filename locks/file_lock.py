@@ -26,6 +26,7 @@ from locks.fence_file import mint
 from locks.flock import locked_file
 from locks.held import Grant, HeldLease
 from locks.lease_record import LeaseRecord, my_record, read_record, write_record
+from locks.observe import LockObserver
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S, PAUSE_GROWTH = 0.001, 0.05, 1.5
 # For the few microseconds in which another process reads or writes the record.
@@ -37,11 +38,11 @@ class FileLock(BaseLock):
 
     backend = "file"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, observer: LockObserver | None = None) -> None:
         self._fence = folder / "fence"
         self._held = folder / "held"
         self._is_prepared = False
-        super().__init__()
+        super().__init__(observer)
 
     def _take(self, request: Request) -> Grant:
         self._prepare()

@@ -84,6 +84,10 @@ class Grant:
     """Where the back end keeps the lease, if the key and token do not say."""
     ttl_ms: int = field(default=0)
     """What the service really gives, if that is less than lease_ms."""
+    ahead: int = 0
+    """Holders and waiters that were before us when we first asked, as far as the service told."""
+    handover_ns: int | None = None
+    """From the last holder's release to our knowing, where the service can tell."""
 
 
 class HeldLease:
@@ -101,6 +105,7 @@ class HeldLease:
         self.lease_ms = grant.lease_ms
         self.ttl_ms = min(grant.lease_ms, grant.ttl_ms or grant.lease_ms)
         self.place = grant.place
+        self.since_ns = now_ns()
         self.renew_at_ns = 0
         self.lost: threading.Event = LossEvent(safe_end_ns(grant.sent_ns, self.ttl_ms))
         self._loss: LossEvent = self.lost

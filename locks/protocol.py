@@ -4,6 +4,8 @@ import re
 import threading
 from typing import Protocol, runtime_checkable
 
+from locks.inspection import HeldKey
+
 # The signs that are safe in a Redis key, a znode's name and a file's name alike.
 KEY_PATTERN = re.compile(r"[0-9A-Za-z_-]{1,64}")
 # Below, the network's own delay would eat the lease; above, a dead holder blocks for too long.
@@ -55,6 +57,30 @@ class LeaseLock(Protocol):
 
         Raises ValueError for a bad argument, LockTimeout when another holder kept the key, and
         LockUnavailable within about two seconds when the service does not answer.
+        """
+        ...
+
+    def realm(self) -> str:
+        """Names whose fences these are: only fences of one realm can be compared.
+
+        Clocks of microseconds make one realm, `clock`, for Redis and files together; each
+        ZooKeeper ensemble is a realm of its own. May raise LockUnavailable.
+        """
+        ...
+
+    def held(self, limit: int = 1_000) -> list[HeldKey]:
+        """At most `limit` of the keys that are held now, by anybody, and who waits for them.
+
+        For an operator's eyes: a long list costs the service a scan. Raises LockUnavailable.
+        """
+        ...
+
+    def break_lease(self, key: str) -> HeldKey | None:
+        """End whatever lease stands on `key`, by an operator's will; the next waiter is served.
+
+        Gives what stood there, or None. The ousted holder is not stopped: it learns of it by its
+        next renewal at the latest, and the resource refuses its fence once a later holder has
+        written. Raises ValueError for a bad key, LockUnavailable.
         """
         ...
 

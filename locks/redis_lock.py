@@ -29,6 +29,7 @@ from locks.base import BaseLock, Request
 from locks.clock import NS_PER_S, now_ns
 from locks.errors import LockUnavailable
 from locks.held import Grant, HeldLease
+from locks.observe import LockObserver
 from locks.redis_scripts import ACQUIRE, RELEASE, RENEW, Script, lock_keys
 from locks.subscription import Subscription, Subscriptions
 
@@ -48,11 +49,11 @@ class RedisLock(BaseLock):
 
     backend = "redis"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, observer: LockObserver | None = None) -> None:
         self._url = url
         self._clients: tuple[redis.Redis, Subscriptions] | None = None
         self._new_pool()  # connects to nothing, but refuses a URL that it cannot read
-        super().__init__()
+        super().__init__(observer)
 
     def _new_pool(self) -> ConnectionPool:
         """Where all connections come from."""

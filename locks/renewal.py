@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from locks.clock import NS_PER_MS, NS_PER_S, now_ns
 from locks.errors import LockUnavailable
 from locks.held import HeldLease
+from locks.observe import GuardedObserver
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,15 @@ class Chore:
 class Renewer:
     """Keeps a table of held leases. The thread starts with the first one and ends with `stop`."""
 
-    def __init__(self, name: str, renew: Callable[[list[HeldLease]], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        renew: Callable[[list[HeldLease]], None],
+        tell: GuardedObserver | None = None,
+    ) -> None:
         self._name = name
         self._renew = renew
+        self._tell = tell
         self._changed = threading.Condition()
         self._held: dict[str, HeldLease] = {}
         self._chores: list[Chore] = []
@@ -80,6 +87,7 @@ class Renewer:
         """This lease is known to be lost."""
         self.discard(lease)
         if lease.mark_lost(why):
+            self._tell_lost()
             log.warning("The lease on %s (fence %d) is lost. %s", lease.key, lease.fence, why)
 
     def stop(self) -> None:
@@ -127,6 +135,7 @@ class Renewer:
     def _drop_lost(self) -> None:
         for lease in [each for each in self._held.values() if each.lost.is_set()]:
             del self._held[lease.token]
+            self._tell_lost()
             log.warning("The lease on %s (fence %d) ran out unrenewed.", lease.key, lease.fence)
 
     def _due_leases(self) -> list[HeldLease]:
@@ -142,9 +151,22 @@ class Renewer:
             # Whatever it is, the thread must live: the other leases still need it.
             log.exception("Renewing leases failed")
         horizon_ns = now_ns() + BATCH_NS
-        for lease in due:
-            if lease.renew_at_ns <= horizon_ns:
-                lease.retry_renewal_soon()
+        failed = [lease for lease in due if lease.renew_at_ns <= horizon_ns]
+        for lease in failed:
+            lease.retry_renewal_soon()
+        if self._tell is not None:
+            lost = sum(1 for lease in failed if lease.lost.is_set())
+            self._tell_renewals(len(due) - len(failed), len(failed) - lost)
+
+    def _tell_lost(self) -> None:
+        if self._tell is not None:
+            self._tell.lost()
+
+    def _tell_renewals(self, renewed: int, failed: int) -> None:
+        if self._tell is not None and renewed:
+            self._tell.renewed(renewed)
+        if self._tell is not None and failed:
+            self._tell.renewal_failed(failed)
 
     def _work_off(self, chores: list[Chore]) -> None:
         over = []

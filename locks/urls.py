@@ -6,17 +6,22 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from locks.errors import LockConfigError
 from locks.file_lock import FileLock
+from locks.observe import LockObserver
 from locks.protocol import LeaseLock
 from locks.redis_lock import RedisLock
 from locks.zookeeper_lock import MAX_SESSION_MS, MIN_SESSION_MS, SESSION_MS, ZooKeeperLock
+
+_Maker = Callable[[str, SplitResult, LockObserver | None], LeaseLock]
 
 # What may follow the question mark. Time-outs and retries are ours to bound, not the URL's.
 _REDIS_OPTIONS = {"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"}
 _ZOOKEEPER_PORT = 2181
 
 
-def from_url(url: str) -> LeaseLock:
+def from_url(url: str, observer: LockObserver | None = None) -> LeaseLock:
     """The lock service that a URL names. Nothing connects yet.
+
+    `observer` is told what the lock does (see locks.observe).
 
         redis://user:password@host:6379/0     rediss:// for TLS     unix:///run/redis.sock?db=0
         zookeeper://host1:2181,host2:2181/chroot?session_ms=15000
@@ -32,10 +37,10 @@ def from_url(url: str) -> LeaseLock:
     if make is None:
         known = ", ".join(f"{scheme}://" for scheme in _BY_SCHEME)
         raise LockConfigError(f"It begins with {parts.scheme!r}; known are {known}.")
-    return make(url, parts)
+    return make(url, parts, observer)
 
 
-def _redis(url: str, parts: SplitResult) -> LeaseLock:
+def _redis(url: str, parts: SplitResult, observer: LockObserver | None) -> LeaseLock:
     _check_options(parts, _REDIS_OPTIONS)
     if not parts.hostname:
         raise LockConfigError("It names no host. Write redis://host:6379/0.")
@@ -43,24 +48,24 @@ def _redis(url: str, parts: SplitResult) -> LeaseLock:
     database = parts.path.strip("/")
     if database and not database.isdecimal():
         raise LockConfigError(f"Redis databases are numbers, not {database!r}: redis://host/0.")
-    return _made_by_redis(url)
+    return _made_by_redis(url, observer)
 
 
-def _redis_socket(url: str, parts: SplitResult) -> LeaseLock:
+def _redis_socket(url: str, parts: SplitResult, observer: LockObserver | None) -> LeaseLock:
     _check_options(parts, _REDIS_OPTIONS)
     if parts.hostname or not parts.path.strip("/"):
         raise LockConfigError("It names no socket. Write unix:///run/redis.sock?db=0.")
-    return _made_by_redis(url)
+    return _made_by_redis(url, observer)
 
 
-def _made_by_redis(url: str) -> LeaseLock:
+def _made_by_redis(url: str, observer: LockObserver | None) -> LeaseLock:
     try:
-        return RedisLock(url)
+        return RedisLock(url, observer)
     except ValueError as error:
         raise LockConfigError(f"{error}") from None
 
 
-def _zookeeper(url: str, parts: SplitResult) -> LeaseLock:
+def _zookeeper(url: str, parts: SplitResult, observer: LockObserver | None) -> LeaseLock:
     options = _check_options(parts, {"session_ms"})
     if "@" in parts.netloc:
         raise LockConfigError("ZooKeeper takes no user or password in the URL.")
@@ -73,7 +78,7 @@ def _zookeeper(url: str, parts: SplitResult) -> LeaseLock:
     chroot = unquote(parts.path).rstrip("/")
     if "//" in chroot:
         raise LockConfigError(f"The path {chroot!r} has an empty part. Write /shop/locks.")
-    return ZooKeeperLock(",".join(hosts) + chroot, session_ms=int(session))
+    return ZooKeeperLock(",".join(hosts) + chroot, session_ms=int(session), observer=observer)
 
 
 def _zookeeper_host(host: str) -> str:
@@ -85,7 +90,7 @@ def _zookeeper_host(host: str) -> str:
     return f"{name}:{port}"
 
 
-def _file(url: str, parts: SplitResult) -> LeaseLock:
+def _file(url: str, parts: SplitResult, observer: LockObserver | None) -> LeaseLock:
     _check_options(parts, set())
     if parts.netloc not in ("", "localhost"):
         raise LockConfigError(
@@ -95,7 +100,7 @@ def _file(url: str, parts: SplitResult) -> LeaseLock:
     folder = Path(unquote(parts.path))
     if not folder.is_absolute() or folder == Path("/"):
         raise LockConfigError("It names no folder. Write file:///var/lib/shop/locks.")
-    return FileLock(folder)
+    return FileLock(folder, observer)
 
 
 def _check_options(parts: SplitResult, known: set[str]) -> dict[str, str]:
@@ -118,7 +123,7 @@ def _port(parts: SplitResult) -> None:
         raise LockConfigError("Its port is 0.")
 
 
-_BY_SCHEME: dict[str, Callable[[str, SplitResult], LeaseLock]] = {
+_BY_SCHEME: dict[str, _Maker] = {
     "redis": _redis,
     "rediss": _redis,
     "unix": _redis_socket,

@@ -29,6 +29,7 @@ from locks.base import BaseLock, Request
 from locks.clock import NS_PER_MS, Deadline, now_ns
 from locks.errors import LockUnavailable
 from locks.held import Grant, HeldLease
+from locks.observe import LockObserver
 from locks.protocol import MAX_LEASE_MS
 from locks.zookeeper_session import REPLY_TIMEOUT_S, Interrupted, Session, reply
 
@@ -51,11 +52,17 @@ class ZooKeeperLock(BaseLock):
 
     backend = "zookeeper"
 
-    def __init__(self, hosts: str, *, session_ms: int = SESSION_MS) -> None:
+    def __init__(
+        self,
+        hosts: str,
+        *,
+        session_ms: int = SESSION_MS,
+        observer: LockObserver | None = None,
+    ) -> None:
         self._hosts = hosts
         self._session_ms = session_ms
         self._current: Session | None = None
-        super().__init__()
+        super().__init__(observer)
 
     def _take(self, request: Request) -> Grant:
         waiter = _Waiter(self._session(), request)

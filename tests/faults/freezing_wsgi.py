@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import load_settings
-from locks import Lease, LeaseLock, from_url
+from locks import HeldKey, Lease, LeaseLock, from_url
 from shop.app import create_app
 from shop.clock import SystemClock
 from shop.gateways.base import Gateway, PrepayRequest, PrepayResult, QueryResult
@@ -58,6 +58,18 @@ class FreezingLock(LeaseLock):
         lease = self._real.acquire(key, lease_ms=lease_ms, wait_ms=wait_ms, fence_floor=fence_floor)
         freeze_if_told("leased")
         return lease
+
+    def realm(self) -> str:
+        """See LeaseLock."""
+        return self._real.realm()
+
+    def held(self, limit: int = 1_000) -> list[HeldKey]:
+        """See LeaseLock."""
+        return self._real.held(limit)
+
+    def break_lease(self, key: str) -> HeldKey | None:
+        """See LeaseLock."""
+        return self._real.break_lease(key)
 
     def ping(self) -> None:
         """See LeaseLock."""

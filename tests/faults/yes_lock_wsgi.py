@@ -8,7 +8,7 @@ import threading
 import time
 
 from config.settings import load_settings
-from locks import Lease, LeaseLock
+from locks import HeldKey, Lease, LeaseLock
 from shop.app import create_app
 from shop.wiring import build_parts
 
@@ -49,6 +49,18 @@ class YesLock(LeaseLock):
         with self._guard:
             self._last = max(self._last + 1, time.time_ns() // 1_000, fence_floor + 1)
             return YesLease(key, self._last)
+
+    def realm(self) -> str:
+        """That of the real locks."""
+        return "clock"
+
+    def held(self, limit: int = 1_000) -> list[HeldKey]:
+        """Nothing that could be listed."""
+        return []
+
+    def break_lease(self, key: str) -> HeldKey | None:
+        """Nothing that could be broken."""
+        return None
 
     def ping(self) -> None:
         """It is always there."""

@@ -15,6 +15,7 @@ import redis
 from kazoo.client import KazooClient
 
 from locks import (
+    HeldKey,
     Lease,
     LeaseLock,
     LeaseLost,
@@ -124,6 +125,15 @@ class _AlwaysYes:
 
     def acquire(self, key: str, *, lease_ms: int, wait_ms: int, fence_floor: int = 0) -> Lease:
         return _YesLease()
+
+    def realm(self) -> str:
+        return "none"
+
+    def held(self, limit: int = 1_000) -> list[HeldKey]:
+        return []
+
+    def break_lease(self, key: str) -> HeldKey | None:
+        return None
 
     def ping(self) -> None:
         return
