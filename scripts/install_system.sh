@@ -3,7 +3,7 @@
 #
 #   install_system.sh python    Python 3.11 or later with venv   (make run needs it)
 #   install_system.sh tests     what the tests drive: Redis, ZooKeeper, PostgreSQL, MariaDB,
-#                               Chromium with its driver, a Chinese font, Node.js
+#                               Chromium with its driver, a Chinese font, Node.js, libfaketime
 #
 # Nothing that is installed here is left running: the tests start servers of their own.
 set -euo pipefail
@@ -20,6 +20,7 @@ has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || has
 has_zookeeper() { [ -e /usr/share/java/zookeeper.jar ] && has java; }
 has_chinese_font() { has_package fonts-noto-cjk || { has fc-list && [ -n "$(fc-list :lang=zh)" ]; }; }
 has_node() { has node && node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)'; }
+has_faketime() { compgen -G '/usr/lib*/faketime/libfaketime.so.1' >/dev/null || compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null; }
 
 missing=()
 need() { missing+=("$@"); }
@@ -38,6 +39,7 @@ tests)
     has_chinese_font || need fonts-noto-cjk
     has_node || need nodejs
     has npm || need npm
+    has_faketime || need libfaketime
     ;;
 *)
     usage
