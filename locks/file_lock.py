@@ -25,6 +25,7 @@ from locks.errors import LockUnavailable
 from locks.fence_file import mint
 from locks.flock import locked_file
 from locks.held import Grant, HeldLease
+from locks.inspection import HeldKey
 from locks.lease_record import LeaseRecord, my_record, read_record, write_record
 from locks.observe import LockObserver
 
@@ -102,6 +103,29 @@ class FileLock(BaseLock):
                 path.unlink()
             return True
 
+    def _list_held(self, limit: int) -> list[HeldKey]:
+        self._make_folder()
+        shown: list[HeldKey] = []
+        for name in sorted(os.listdir(self._held)):
+            if len(shown) >= limit:
+                break
+            held = _shown(name, _peek(self._held / name))
+            if held is not None:
+                shown.append(held)
+        return shown
+
+    def _break(self, key: str) -> HeldKey | None:
+        self._make_folder()
+        path = self._held / key
+        with locked_file(path, create=False, patience_s=PATIENCE_S) as file:
+            if file is None:
+                if path.exists():
+                    raise LockUnavailable(f"{path} is kept by a process that is stopped.")
+                return None
+            held = _shown(key, read_record(file))
+            path.unlink()
+            return held
+
     def _prepare(self) -> None:
         """Make the folder and sweep it, once per process."""
         if self._is_prepared:
@@ -142,6 +166,14 @@ class FileLock(BaseLock):
 
 def _is_taken(record: LeaseRecord | None) -> bool:
     return record is not None and record.is_live(now_ns())
+
+
+def _shown(key: str, record: LeaseRecord | None) -> HeldKey | None:
+    now = now_ns()
+    if record is None or not record.is_live(now):
+        return None
+    left_ms = (record.end_ns - now) // NS_PER_MS
+    return HeldKey(key, f"{record.host} {record.pid}", record.fence, left_ms)
 
 
 def _peek(path: Path) -> LeaseRecord | None:

@@ -24,6 +24,8 @@ class LeaseRecord:
     pid_ns: str
     started: str
     """With the PID names a process for good: PIDs are given out again."""
+    host: str = ""
+    """The host or container of the holder, for an operator's eyes."""
 
     def is_live(self, now: int) -> bool:
         """Whether the key is taken. Not so after the end, a reboot, or the holder's death."""
@@ -35,7 +37,8 @@ class LeaseRecord:
 def my_record(token: str, fence: int, end_ns: int) -> LeaseRecord:
     """A record of this process."""
     pid = os.getpid()
-    return LeaseRecord(token, fence, end_ns, boot_id(), pid, pid_namespace(), _started(pid))
+    host = os.uname().nodename
+    return LeaseRecord(token, fence, end_ns, boot_id(), pid, pid_namespace(), _started(pid), host)
 
 
 @cache

@@ -214,3 +214,36 @@ def test_a_key_whose_token_cannot_be_minted_leaves_no_file(tmp_path: Path) -> No
             lock.acquire(f"key-{number}", lease_ms=1_000, wait_ms=0)
     assert list((tmp_path / "locks" / "held").iterdir()) == []
     lock.close()
+
+
+def test_held_keys_are_listed_with_their_holder_and_a_dead_one_s_are_not(tmp_path: Path) -> None:
+    lock = from_url(f"file://{tmp_path}")
+    assert lock.held() == []
+    leases = [lock.acquire(key, lease_ms=60_000, wait_ms=0) for key in ("b", "a", "c")]
+    record = my_record("token", 5, now_ns() + 60 * NS_PER_S)
+    file = os.open(tmp_path / "held" / "dead", os.O_RDWR | os.O_CREAT)
+    write_record(file, replace(record, started="1"))
+    os.close(file)
+    shown = lock.held()
+    assert [held.key for held in shown] == ["a", "b", "c"]
+    assert [held.fence for held in shown] == [leases[1].fence, leases[0].fence, leases[2].fence]
+    assert {held.holder for held in shown} == {f"{os.uname().nodename} {os.getpid()}"}
+    assert all(held.remaining_ms and held.remaining_ms <= 60_000 for held in shown)
+    assert [held.key for held in lock.held(limit=2)] == ["a", "b"]
+    lock.close()
+
+
+def test_a_broken_lease_frees_its_key_and_its_holder_learns_of_it(tmp_path: Path) -> None:
+    lock, operator = from_url(f"file://{tmp_path}"), from_url(f"file://{tmp_path}")
+    assert operator.break_lease("key") is None
+    ousted = lock.acquire("key", lease_ms=300, wait_ms=0)
+    broken = operator.break_lease("key")
+    assert broken is not None
+    assert (broken.key, broken.fence) == ("key", ousted.fence)
+    later = operator.acquire("key", lease_ms=60_000, wait_ms=0)
+    assert later.fence > ousted.fence
+    assert ousted.lost.wait(10)
+    ousted.release()
+    assert [held.fence for held in operator.held()] == [later.fence]
+    lock.close()
+    operator.close()
