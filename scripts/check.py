@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from config.settings import SettingsError, load_settings, load_web_settings
 from locks import LeaseLock, LockConfigError, LockUnavailable
 from shop.db import engine_options
+from shop.engines import prepare_engine
 from shop.wiring import build_parts
 
 # A service that is just starting, or slow once, is asked again for so long.
@@ -55,6 +56,7 @@ def ask_database(url: str) -> None:
     """Open one connection. Raises Unreachable after the shop's own connection time-out."""
     where = make_url(url)
     engine = create_engine(where, **engine_options(url))
+    prepare_engine(engine)
     try:
         engine.connect().close()
     except (SQLAlchemyError, TypeError, ValueError) as error:  # the latter two of odd ?options

@@ -8,12 +8,12 @@ from shop import health, requestlog
 from shop.cart.views import blueprint as cart
 from shop.catalog.views import blueprint as catalog
 from shop.commands import register_commands
-from shop.db import db, engine_options, prepare_sqlite
+from shop.db import db, engine_options
+from shop.engines import prepare_engine
 from shop.members.views import blueprint as members
 from shop.orders.views import blueprint as orders
 from shop.pages import init_pages
 from shop.payments.views import blueprint as payments
-from shop.postgresql import bound_answers
 from shop.webhooks.views import blueprint as webhooks
 from shop.wiring import Parts, build_parts
 
@@ -34,10 +34,7 @@ def create_app(settings: Settings | None = None, parts: Parts | None = None) -> 
     db.init_app(app)
     Migrate(app, db, directory="migrations", render_as_batch=True)
     with app.app_context():
-        if db.engine.dialect.name == "sqlite":
-            prepare_sqlite(db.engine)
-        elif db.engine.dialect.driver == "psycopg":
-            bound_answers(db.engine)
+        prepare_engine(db.engine)
     app.extensions["payonce"] = parts
     init_pages(app)
     for blueprint in (health.blueprint, webhooks, members, catalog, cart, orders, payments):
