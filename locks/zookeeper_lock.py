@@ -31,6 +31,7 @@ from locks.errors import LockUnavailable
 from locks.held import Grant, HeldLease
 from locks.observe import LockObserver
 from locks.protocol import MAX_LEASE_MS
+from locks.zookeeper_realm import ensemble_name
 from locks.zookeeper_session import REPLY_TIMEOUT_S, Interrupted, Session, reply
 
 SESSION_MS, MIN_SESSION_MS, MAX_SESSION_MS = 15_000, 1_000, 120_000
@@ -62,7 +63,19 @@ class ZooKeeperLock(BaseLock):
         self._hosts = hosts
         self._session_ms = session_ms
         self._current: Session | None = None
+        self._realm = -1, ""
         super().__init__(observer)
+
+    def realm(self) -> str:
+        """See LeaseLock: `zookeeper:` and the name of the ensemble, asked once in each session."""
+        self._check_open()
+        session = self._session()
+        number = session.number
+        known_in, realm = self._realm
+        if known_in != number:
+            realm = f"{self.backend}:{ensemble_name(session)}"
+            self._realm = number, realm
+        return realm
 
     def _take(self, request: Request) -> Grant:
         waiter = _Waiter(self._session(), request)
@@ -140,6 +153,7 @@ class ZooKeeperLock(BaseLock):
     def _forget(self) -> None:
         self._guard = threading.Lock()
         self._current = None
+        self._realm = -1, ""
 
 
 class _Waiter:

@@ -1,5 +1,6 @@
 """One ZooKeeper session per process, and requests on it that never hang."""
 
+import itertools
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +27,7 @@ CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S = 1.0, 1.0
 # The client reconnects in the background; a server that is back is found within this.
 FIRST_RECONNECT_S, LONGEST_RECONNECT_S = 0.05, 1.0
 
+_numbers = itertools.count()
 _INTERRUPTIONS = (ConnectionLoss, ConnectionClosedError, SessionExpiredError, SessionMovedError)
 
 
@@ -40,6 +42,7 @@ class Session:
         self._on_loss = on_loss
         self._was_granted = threading.Event()
         self._granted_ms = session_ms
+        self._number = next(_numbers)
         self._client: Any = KazooClient(
             hosts=hosts,
             timeout=session_ms / 1_000,
@@ -55,6 +58,11 @@ class Session:
     def granted_ms(self) -> int:
         """How long the server keeps the session without hearing from us."""
         return self._granted_ms
+
+    @property
+    def number(self) -> int:
+        """Another one after each loss of a session: what the service said before may be past."""
+        return self._number
 
     @property
     def is_suspended(self) -> bool:
@@ -95,6 +103,7 @@ class Session:
 
     def _state_changed(self, state: str) -> None:
         if state == KazooState.LOST:
+            self._number = next(_numbers)
             self._on_loss()
 
     def _note_granted_time(self) -> None:

@@ -1,0 +1,52 @@
+"""Which ensemble it is: a random name that the first of us left there, gone when it is wiped.
+
+A czxid can be compared with those of the same ensemble only. One that was wiped, or another that
+the same address now leads to, counts from the start and has no name yet, or another one.
+
+An ensemble that was put back from an old copy keeps its name though its czxids are low again: then
+the resource refuses our fences until an operator deletes the node, which begins a new realm.
+"""
+
+import secrets
+
+from kazoo.exceptions import NodeExistsError, NoNodeError
+
+from locks.errors import LockUnavailable
+from locks.zookeeper_session import Session, reply
+
+NAME_NODE = "/leases-id"
+# Made by another between our look and our create, and gone at the next look: only a wipe does that.
+ATTEMPTS = 3
+
+
+def ensemble_name(session: Session) -> str:
+    """The ensemble's name, given now if it has none. Raises LockUnavailable."""
+    for _ in range(ATTEMPTS):
+        name = _read(session) or _give(session)
+        if name:
+            return name
+    raise LockUnavailable(f"ZooKeeper: {NAME_NODE} comes and goes.")
+
+
+def _read(session: Session) -> str:
+    client = session.client()
+    # The sync comes first, lest a server that lags behind does not show it yet.
+    synced, found = client.sync_async("/"), client.get_async(NAME_NODE)
+    try:
+        reply(synced)
+        data, _ = reply(found)
+    except NoNodeError:
+        return ""
+    return str(data, "ascii", "replace")
+
+
+def _give(session: Session) -> str:
+    """The name that we gave; empty if another was first."""
+    client = session.client()
+    name = secrets.token_hex(8)
+    try:
+        reply(client.ensure_path_async("/"))
+        reply(client.create_async(NAME_NODE, name.encode("ascii")))
+    except NodeExistsError:
+        return ""
+    return name
