@@ -155,9 +155,9 @@ class BaseLock(ABC):
         return grant
 
     def _give_back(self, lease: HeldLease) -> None:
+        self._renewer.discard(lease)
         if self._tell is not None:
             self._tell.released(now_ns() - lease.since_ns)
-        self._renewer.discard(lease)
         self._free_for_sure(lease.key, lease.token, lease.place, lease.lease_ms)
 
     def _free_for_sure(self, key: str, token: str, place: str, lease_ms: int) -> None:

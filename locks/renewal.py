@@ -59,9 +59,11 @@ class Renewer:
             self._wake_by(lease.renew_at_ns)
 
     def discard(self, lease: HeldLease) -> None:
-        """Renew it no longer."""
+        """Renew it no longer. A loss that nobody has told of is told by whoever takes it out."""
         with self._changed:
-            self._held.pop(lease.token, None)
+            was_held = self._held.pop(lease.token, None) is not None
+        if self._tell is not None and was_held and lease.lost.is_set():
+            self._tell.lost()
 
     def add_chore(self, chore: Chore) -> None:
         """Try this from now on, until it is over."""
@@ -85,9 +87,9 @@ class Renewer:
 
     def lose(self, lease: HeldLease, why: str) -> None:
         """This lease is known to be lost."""
+        is_news = lease.mark_lost(why)
         self.discard(lease)
-        if lease.mark_lost(why):
-            self._tell_lost()
+        if is_news:
             log.warning("The lease on %s (fence %d) is lost. %s", lease.key, lease.fence, why)
 
     def stop(self) -> None:
