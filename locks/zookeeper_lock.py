@@ -1,7 +1,5 @@
 """Leases in ZooKeeper: a queue of ephemeral sequential nodes for each key; the first holds it.
 
-    /leases/<shard>/<key>~<token>-<sequence>
-
 The fence is the node's czxid, the number of the transaction that made it: it rises over the whole
 ensemble and over every deletion, as the sequence number, which counts within the parent, does not.
 It cannot be raised, so `fence_floor` has no effect here: a resource that has seen greater fences
@@ -10,42 +8,33 @@ hide that two services were in use.
 
 The lease is the session: it ends at the server when it has not heard from us for the session's
 time. A lease therefore never shows more time left than the session has, however long lease_ms is,
-counted from the last request that was answered; renewal is such a request, and looks that the node
-is still there. When the connection breaks, `ensure_held` refuses until it is back; when the session
-is lost, every lease is.
-
-The parents are a fixed set of shards, made once: a parent per key would stay behind for ever.
+counted from the last request that was answered; renewal is such a request, looks that the node is
+still there, and leaves a watch on it. When the connection breaks, `ensure_held` refuses until it is
+back; when the session is lost, every lease is.
 """
 
-import os
-import socket
 import threading
-import zlib
+from dataclasses import dataclass
 from typing import Any
 
 from kazoo.exceptions import NoNodeError
 
 from locks.base import BaseLock, Request
-from locks.clock import NS_PER_MS, Deadline, now_ns
+from locks.clock import Deadline, now_ns
 from locks.errors import LockUnavailable
 from locks.held import Grant, HeldLease
+from locks.inspection import HeldKey
 from locks.observe import LockObserver
 from locks.protocol import MAX_LEASE_MS
+from locks.renewal import Renewer
+from locks.zookeeper_queue import first_of, held_keys, list_shard, queue_of, shard_of
 from locks.zookeeper_realm import ensemble_name
-from locks.zookeeper_session import REPLY_TIMEOUT_S, Interrupted, Session, reply
+from locks.zookeeper_session import REPLY_TIMEOUT_S, Session, reply
+from locks.zookeeper_waiter import Waiter
 
 SESSION_MS, MIN_SESSION_MS, MAX_SESSION_MS = 15_000, 1_000, 120_000
-PARENT, SHARDS = "/leases", 64
-# A follower tells the leader of our sign of life with its next ping, half a tick later at most:
-# that much of the session's time is not counted on.
-SESSION_MARGIN_DIVISOR = 6
 PING_TIMEOUT_S = 1.0
-# An answer this fresh, as a part of the lease, still proves the session when our turn comes.
-FRESH_DIVISOR = 6
-
-
-class _NodeGone(Exception):
-    """Our node vanished with an earlier session: queue up again."""
+NODE_GONE = "Its node is gone from ZooKeeper."
 
 
 class ZooKeeperLock(BaseLock):
@@ -78,7 +67,7 @@ class ZooKeeperLock(BaseLock):
         return realm
 
     def _take(self, request: Request) -> Grant:
-        waiter = _Waiter(self._session(), request)
+        waiter = Waiter(self._session(), request)
         try:
             return waiter.wait()
         except LockUnavailable:
@@ -92,33 +81,42 @@ class ZooKeeperLock(BaseLock):
         session = self._session()
         client = session.client()
         sent_ns = now_ns()
-        asked = [(lease, client.exists_async(lease.place)) for lease in leases]
+        asked = [
+            (lease, client.get_async(lease.place, _Gone(self._renewer, lease))) for lease in leases
+        ]
         deadline = Deadline(int(REPLY_TIMEOUT_S * 1_000))
         for lease, result in asked:
-            stat = reply(result, deadline.left_s())
-            if stat is None or stat.czxid != lease.fence:
-                self._renewer.lose(lease, "Its node is gone from ZooKeeper.")
+            try:
+                _, stat = reply(result, deadline.left_s())
+            except NoNodeError:
+                self._renewer.lose(lease, NODE_GONE)
+                continue
+            if stat.czxid != lease.fence:
+                self._renewer.lose(lease, NODE_GONE)
             else:
-                lease.extend(sent_ns, session_ttl_ms(session))
+                lease.extend(sent_ns, session.safe_ms)
 
     def _free(self, key: str, token: str, place: str) -> bool:
-        client = self._session().client()
+        session = self._session()
         if place:
-            _delete(client, place)
+            _delete(session.client(), place)
             return True
-        # The node's name is not known. The sync comes first, lest a server that lags behind
-        # shows a list from before our own create.
-        shard = _shard(key)
-        synced, listed = client.sync_async(shard), client.get_children_async(shard)
-        try:
-            reply(synced)
-            names = reply(listed)
-        except NoNodeError:
-            return True
-        for name in names:
-            if name.startswith(f"{key}~{token}-"):
-                _delete(client, f"{shard}/{name}")
+        shard = shard_of(key)  # the node's name is not known
+        for each in queue_of(key, list_shard(session, shard)):
+            if each.token == token:
+                _delete(session.client(), f"{shard}/{each.name}")
         return True
+
+    def _list_held(self, limit: int) -> list[HeldKey]:
+        return held_keys(self._session(), limit)
+
+    def _break(self, key: str) -> HeldKey | None:
+        session = self._session()
+        found = first_of(session, key)
+        if found is None:
+            return None
+        path, held = found
+        return held if _delete(session.client(), path) else None
 
     def _left_over_ms(self, lease_ms: int) -> int:
         # A node stands as long as the session does, and so as long as this process.
@@ -156,149 +154,27 @@ class ZooKeeperLock(BaseLock):
         self._realm = -1, ""
 
 
-class _Waiter:
-    """One call of acquire: its node, and its way to the head of the queue."""
+@dataclass(frozen=True)
+class _Gone:
+    """A watch on a held lease's node: whoever deletes it, the holder learns of it at once.
 
-    def __init__(self, session: Session, request: Request) -> None:
-        self._session = session
-        self._request = request
-        self._shard = _shard(request.key)
-        self._prefix = f"{request.key}~{request.token}-"
-        self._sent_ns = 0
-        self._fence = 0
-        self.path = ""
+    Set anew by each renewal, which changes nothing where it stands: two for one lease are equal.
+    The holder's own release triggers it too, so that none is left behind.
+    """
 
-    def wait(self) -> Grant:
-        """Queue up and wait. Raises LockTimeout, LockUnavailable; the node is left to be freed."""
-        is_repeated = False
-        while True:
-            try:
-                names = self._queue_up(is_repeated)
-                while not self._is_first(names):
-                    names = self._list()
-                return self._grant()
-            except (Interrupted, _NodeGone):
-                if is_repeated and self._request.deadline.is_over():
-                    raise self._request.timeout() from None
-                is_repeated = True
+    renewer: Renewer
+    lease: HeldLease
 
-    def _queue_up(self, is_repeated: bool) -> list[str]:
-        """Make our node, unless an earlier try made it. Gives the shard's nodes."""
-        if is_repeated:
-            names = self._list()
-            mine = [name for name in names if name.startswith(self._prefix)]
-            if mine:
-                self._adopt(mine[0])
-                return names
-        client = self._session.client()
-        try:
-            return self._create(client)
-        except NoNodeError:
-            self._session.make(PARENT, [f"{number:02x}" for number in range(SHARDS)])
-            return self._create(client)
-
-    def _create(self, client: Any) -> list[str]:
-        self._sent_ns = now_ns()
-        made = client.create_async(
-            f"{self._shard}/{self._prefix}",
-            f"{socket.gethostname()} {os.getpid()}".encode(),
-            ephemeral=True,
-            sequence=True,
-            include_data=True,
-        )
-        listed = client.get_children_async(self._shard)  # on its way before the first answer
-        self.path, stat = reply(made)
-        self._fence = stat.czxid
-        names: list[str] = reply(listed)
-        return names
-
-    def _adopt(self, name: str) -> None:
-        path = f"{self._shard}/{name}"
-        sent_ns = now_ns()
-        stat = reply(self._session.client().exists_async(path))
-        if stat is None:
-            raise _NodeGone
-        self.path, self._fence, self._sent_ns = path, stat.czxid, sent_ns
-
-    def _list(self) -> list[str]:
-        client = self._session.client()
-        try:
-            sent_ns = now_ns()
-            synced, listed = (
-                client.sync_async(self._shard),
-                client.get_children_async(self._shard),
-            )
-            reply(synced)
-            names: list[str] = reply(listed)
-        except NoNodeError:
-            return []
-        self._sent_ns = sent_ns
-        return names
-
-    def _is_first(self, names: list[str]) -> bool:
-        """Whether it is our turn; if not, waits until the one before us goes.
-
-        Nobody comes in before us, since sequence numbers rise: if there was but one, and it went,
-        it is our turn without another look.
-        """
-        queue = sorted(_sequences(self._request.key, names))
-        mine = self.path.rpartition("/")[2]
-        place = next((place for place, (_, name) in enumerate(queue) if name == mine), None)
-        if place is None:
-            raise _NodeGone
-        if place == 0:
-            return True
-        return self._outlast(queue[place - 1][1]) and place == 1
-
-    def _outlast(self, name: str) -> bool:
-        """Wait until that node is gone; False if it may still be there. Raises LockTimeout."""
-        happened = threading.Event()
-        kinds: list[str] = []
-
-        def tell(event: Any) -> None:
-            kinds.append(event.type)
-            happened.set()
-
-        try:
-            # `get`, not `exists`: on a node that is gone already, `exists` leaves a watch behind.
-            reply(self._session.client().get_async(f"{self._shard}/{name}", watch=tell))
-        except NoNodeError:
-            return True
-        if not happened.wait(self._request.deadline.left_s()):
-            raise self._request.timeout()
-        return kinds[0] == "DELETED"
-
-    def _grant(self) -> Grant:
-        ttl_ms = min(self._request.lease_ms, session_ttl_ms(self._session))
-        if now_ns() - self._sent_ns > ttl_ms * NS_PER_MS // FRESH_DIVISOR:
-            self._adopt(self.path.rpartition("/")[2])
-        request = self._request
-        return Grant(
-            request.key,
-            request.token,
-            self._fence,
-            request.lease_ms,
-            self._sent_ns,
-            place=self.path,
-            ttl_ms=ttl_ms,
-        )
+    def __call__(self, event: Any) -> None:
+        """Called by the client's own thread; also with NONE, when the connection breaks."""
+        if event.type == "DELETED" and not self.lease.is_released:
+            self.renewer.lose(self.lease, NODE_GONE)
 
 
-def session_ttl_ms(session: Session) -> int:
-    """How long after an answered request the session certainly still stands."""
-    return session.granted_ms - session.granted_ms // SESSION_MARGIN_DIVISOR
-
-
-def _shard(key: str) -> str:
-    return f"{PARENT}/{zlib.crc32(key.encode('ascii')) % SHARDS:02x}"
-
-
-def _sequences(key: str, names: list[str]) -> list[tuple[int, str]]:
-    return [(int(name.rpartition("-")[2]), name) for name in names if name.startswith(f"{key}~")]
-
-
-def _delete(client: Any, path: str) -> None:
+def _delete(client: Any, path: str) -> bool:
+    """Delete a node, and say whether it was there."""
     try:
         reply(client.delete_async(path))
     except NoNodeError:
-        return  # Deleted by a try whose answer was lost, or gone with its session.
+        return False  # Deleted by a try whose answer was lost, or gone with its session.
+    return True

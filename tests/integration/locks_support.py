@@ -78,6 +78,11 @@ class Process:
             text=True,
         )
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._child.pid
+
     def listen(self) -> str:
         """Its next line; empty when it has ended."""
         assert self._child.stdout is not None
