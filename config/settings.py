@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+LOCK_UNAVAILABLE = ("refuse", "database")
 # The databases that the shop is tested on, each with the driver that requirements.txt brings.
 DATABASE_DRIVERS = ("sqlite", "postgresql+psycopg", "mysql+pymysql", "mariadb+pymysql")
 
@@ -66,6 +67,8 @@ class Settings:
     lock_wait_ms: int = 3_000
     # Gateways must be acknowledged within 5 s (WeChat Pay); a stored notice is enough for that.
     webhook_lock_wait_ms: int = 1_000
+    # While the lock service is away: refuse (503), or claim orders by their rows in the database.
+    lock_unavailable: str = "refuse"
     gateway_connect_timeout_ms: int = 3_000
     gateway_read_timeout_ms: int = 8_000
     order_expiry_s: int = 1_800
@@ -139,6 +142,7 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
             private_key_pem=_file(values, "ALIPAY_PRIVATE_KEY_FILE"),
             public_key_pem=_file(values, "ALIPAY_PUBLIC_KEY_FILE"),
         ),
+        lock_unavailable=_choice(values, "LOCK_UNAVAILABLE", LOCK_UNAVAILABLE),
         log_level=_log_level(values, "LOG_LEVEL"),
     )
     return replace(settings, **_numbers(values))
@@ -171,6 +175,14 @@ def _number(name: str, text: str, low: int, high: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
         raise SettingsError(f"{name}={text!r}: give a whole number from {low} to {high}.")
     return int(text)
+
+
+def _choice(values: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    """One of the words, in any case; the first where nothing is given."""
+    text = values.get(name, "").strip() or choices[0]
+    if text.lower() not in choices:
+        raise SettingsError(f"{name}={text!r}: give one of {', '.join(choices)}.")
+    return text.lower()
 
 
 def _log_level(values: Mapping[str, str], name: str) -> str:

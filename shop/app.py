@@ -10,6 +10,7 @@ from shop.catalog.views import blueprint as catalog
 from shop.commands import register_commands
 from shop.db import db, engine_options
 from shop.engines import prepare_engine
+from shop.locking import header
 from shop.members.views import blueprint as members
 from shop.orders.views import blueprint as orders
 from shop.pages import init_pages
@@ -31,6 +32,7 @@ def create_app(settings: Settings | None = None, parts: Parts | None = None) -> 
     app = Flask(__name__)
     _configure(app, parts.settings)
     requestlog.init_app(app, parts.settings)
+    header.init_app(app)
     db.init_app(app)
     Migrate(app, db, directory="migrations", render_as_batch=True)
     with app.app_context():

@@ -13,6 +13,7 @@ from shop.clock import Clock, SystemClock
 from shop.gateways.alipay import Alipay
 from shop.gateways.base import Gateway
 from shop.gateways.wechatpay import WeChatPay
+from shop.locking.watch import ServiceWatch
 from shop.orders.moves import Moves
 from shop.payments.desk import Desk
 from shop.payments.service import Payments
@@ -60,6 +61,7 @@ def build_parts(
     lock: LeaseLock | None = None,
     gateways: Mapping[str, Gateway] | None = None,
     moves: Moves | None = None,
+    watch: ServiceWatch | None = None,
 ) -> Parts:
     """Choose an implementation of everything. What is given is taken instead of the usual one."""
     clock = clock or SystemClock()
@@ -69,6 +71,7 @@ def build_parts(
         lock=lock or from_url(settings.lock_url),
         gateways=gateways if gateways is not None else _gateways(settings, clock),
         moves=moves or Moves(clock),
+        watch=watch or ServiceWatch(),
     )
     return Parts(
         desk=desk,

@@ -187,25 +187,27 @@ def _i5_transitions(connection: Connection) -> Iterator[str]:
     paths: dict[str, list[Any]] = defaultdict(list)
     for row in _rows(
         connection,
-        "SELECT subject_no, version, from_state, to_state, event, fence FROM transitions"
+        "SELECT subject_no, version, from_state, to_state, event, epoch, fence FROM transitions"
         " WHERE subject = 'order' ORDER BY subject_no, version",
     ):
         paths[row["subject_no"]].append(row)
-    for order in _rows(connection, "SELECT code, state, version, lock_fence FROM orders"):
-        code, state, fence, version = order["code"], "created", 0, 0
+    for order in _rows(connection, "SELECT * FROM orders"):
+        code, state, pair, version = order["code"], "created", (0, 0), 0
         for step in paths[code]:
             move = (step["from_state"], step["event"], step["to_state"])
             if step["from_state"] != state or move not in allowed:
                 yield f"I5 {code}: {move} after {state}"
-            if step["fence"] < fence:
-                yield f"I5 {code}: fence fell from {fence} to {step['fence']}"
+            written = (step["epoch"], step["fence"])
+            if written < pair:
+                yield f"I5 {code}: fence fell from {pair} to {written}"
             if step["version"] != version + 1:
                 yield f"I5 {code}: version {step['version']} after {version}"
-            state, fence, version = step["to_state"], step["fence"], step["version"]
+            state, pair, version = step["to_state"], written, step["version"]
         if (state, version) != (order["state"], order["version"]):
             yield f"I5 {code}: path ends in {state} {version}, row says {dict(order)}"
-        if order["lock_fence"] < fence:
-            yield f"I5 {code}: row's fence {order['lock_fence']} is below {fence}"
+        row = (order["lock_epoch"], order["lock_fence"])
+        if row < pair:
+            yield f"I5 {code}: row's fence {row} is below {pair}"
 
 
 def _i5_attempts(connection: Connection) -> Iterator[str]:
@@ -242,12 +244,17 @@ def _i5_attempts(connection: Connection) -> Iterator[str]:
 
 
 def _i5_fences(connection: Connection) -> Iterator[str]:
-    """The fences of all moves of an order and its attempts never fall, as they were written."""
-    last: dict[str, int] = defaultdict(int)
-    for row in _rows(connection, "SELECT order_code, fence FROM transitions ORDER BY id"):
-        if row["fence"] < last[row["order_code"]]:
-            yield f"I5 {row['order_code']}: fence {row['fence']} after {last[row['order_code']]}"
-        last[row["order_code"]] = row["fence"]
+    """Epoch and fence of all moves of an order and its attempts never fall, as they were written,
+    and each epoch is one that began."""
+    last: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+    epochs = {row["epoch"] for row in _rows(connection, "SELECT epoch FROM lock_epochs")}
+    for row in _rows(connection, "SELECT order_code, epoch, fence FROM transitions ORDER BY id"):
+        code, pair = row["order_code"], (row["epoch"], row["fence"])
+        if pair < last[code]:
+            yield f"I5 {code}: fence {pair} after {last[code]}"
+        if pair[0] not in epochs:
+            yield f"I5 {code}: was moved in epoch {pair[0]}, which never began"
+        last[code] = pair
 
 
 def _i6_notices(connection: Connection) -> Iterator[str]:

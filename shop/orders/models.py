@@ -18,7 +18,8 @@ class Order(Model):
     """What a member agreed to pay, and how far that came.
 
     `version` grows by one with every recorded transition (L1). `lock_fence` is the highest fencing
-    token that has written this row (L2).
+    token that has written this row, in the epoch of the lock service that `lock_epoch` names (L2):
+    the pair never falls.
     """
 
     __tablename__ = "orders"
@@ -38,6 +39,7 @@ class Order(Model):
     submit_token: Mapped[str] = mapped_column(String(64))
     state: Mapped[str] = mapped_column(String(16))
     version: Mapped[int] = mapped_column(BigInt, default=0)
+    lock_epoch: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     lock_fence: Mapped[int] = mapped_column(BigInt, default=0)
     points: Mapped[int] = mapped_column(BigInt)
     amount_fen: Mapped[int] = mapped_column(BigInt)
@@ -95,6 +97,7 @@ class Transition(Model):
     to_state: Mapped[str] = mapped_column(String(16))
     event: Mapped[str] = mapped_column(String(32))
     actor: Mapped[str] = mapped_column(String(16))
+    epoch: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     fence: Mapped[int] = mapped_column(BigInt)
     cause: Mapped[str] = mapped_column(String(128))
     at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -1,8 +1,9 @@
 """Every change of an order's or an attempt's state is one conditional statement, made here.
 
 L1: `… WHERE state = :from AND version = :seen`: if somebody else moved, nothing changes.
-L2: `… AND lock_fence < :fence` at the first write under a lease, `= :fence` at the later ones:
-a holder that was superseded changes nothing, whatever it believes.
+L2: `… AND (lock_epoch, lock_fence) < (:epoch, :fence)` at the first write under a lease, `=` at the
+later ones: a holder that was superseded changes nothing, whatever it believes. And `:epoch` must
+still be the current one: nor does a holder of a lock service that another took over from.
 A lost race is `Superseded`, an answer: read again, decide again.
 """
 
@@ -10,13 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, insert, update
+from sqlalchemy import ColumnElement, and_, insert, or_, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
 from locks import Lease
 from shop.clock import Clock
 from shop.db import changed_rows, db, transaction
-from shop.errors import MoveRefused, Superseded
+from shop.errors import MoveRefused, OrderNotFound, Superseded
+from shop.locking.notes import note_fence_refused
+from shop.locking.store import current_epoch, is_current
 from shop.orders.models import Order, Transition
 from shop.payments.models import PaymentAttempt
 from statemachine.attempt import OPEN_ATTEMPT_STATES, AttemptChart
@@ -28,16 +31,16 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class Claim:
-    """What a lease lets its holder write: the fence, who acts, and whether it wrote already."""
+    """What a lease lets its holder write: its pair, who acts, and whether it wrote already.
+
+    `fence` is the lease's own, unless the order's row had to mint it (`Moves.take_order`).
+    """
 
     lease: Lease
+    epoch: int
+    fence: int
     actor: str
     wrote: bool = False
-
-    @property
-    def fence(self) -> int:
-        """The lease's fencing token."""
-        return self.lease.fence
 
 
 def fenced_transaction(claim: Claim, work: Callable[[], T]) -> T:
@@ -67,10 +70,38 @@ class Moves:
         return [table.state == row.state, table.version == row.version]
 
     def fence_guard(self, claim: Claim) -> list[ColumnElement[bool]]:
-        """L2: no later holder has written the order."""
+        """L2: no later holder has written the order, and no later epoch has begun."""
+        same_epoch = Order.lock_epoch == claim.epoch
         if claim.wrote:
-            return [Order.lock_fence == claim.fence]
-        return [Order.lock_fence < claim.fence]
+            return [same_epoch, Order.lock_fence == claim.fence, is_current(claim.epoch)]
+        below = and_(same_epoch, Order.lock_fence < claim.fence)
+        return [or_(Order.lock_epoch < claim.epoch, below), is_current(claim.epoch)]
+
+    def take_order(self, order_code: str, epoch: int) -> int:
+        """Make the caller the order's writer without asking any lease: one above who was before.
+
+        For when no lease is to be had, or one whose fence the order has passed. Gives the fence,
+        with which the row is written already. Raises Superseded where the epoch is over.
+        """
+
+        def work() -> int:
+            row = db.session.execute(
+                select(Order.lock_epoch, Order.lock_fence)
+                .where(Order.code == order_code)
+                .with_for_update()
+            ).one_or_none()
+            if row is None:
+                raise OrderNotFound(order_code=order_code)
+            fence = row.lock_fence + 1 if row.lock_epoch == epoch else 1
+            changed = changed_rows(
+                update(Order)
+                .where(Order.code == order_code, Order.lock_epoch <= epoch, is_current(epoch))
+                .values(lock_epoch=epoch, lock_fence=fence)
+            )
+            self._require_one(changed, order_code)
+            return fence
+
+        return transaction(work)
 
     def hold_order(self, order: Order, claim: Claim) -> None:
         """Make this holder the order's writer without moving it; locks the row until the end.
@@ -80,9 +111,9 @@ class Moves:
         changed = changed_rows(
             update(Order)
             .where(Order.id == order.id, *self.fence_guard(claim))
-            .values(lock_fence=claim.fence)
+            .values(lock_epoch=claim.epoch, lock_fence=claim.fence)
         )
-        self._require_one(changed, order.code)
+        self._require_written(changed, order, claim)
         claim.wrote = True
 
     def move_order(
@@ -104,10 +135,14 @@ class Moves:
             update(Order)
             .where(Order.id == order.id, *self.state_guard(order), *self.fence_guard(claim))
             .values(
-                state=move.to_state, version=Order.version + 1, lock_fence=claim.fence, **values
+                state=move.to_state,
+                version=Order.version + 1,
+                lock_epoch=claim.epoch,
+                lock_fence=claim.fence,
+                **values,
             )
         )
-        self._require_one(changed, order.code)
+        self._require_written(changed, order, claim)
         claim.wrote = True
         self._record(order.code, "order", order.code, order.version + 1, move, claim, cause)
         _remember(order, state=move.to_state, version=order.version + 1, **values)
@@ -158,16 +193,35 @@ class Moves:
                 to_state=move.to_state,
                 event=move.event,
                 actor=claim.actor,
+                epoch=claim.epoch,
                 fence=claim.fence,
                 cause=cause,
                 at=self._clock.now(),
             )
         )
 
+    def _require_written(self, changed: int, order: Order, claim: Claim) -> None:
+        """The order was written; if not, and L2 was the reason, that is noted."""
+        if changed != 1:
+            held, stored = (claim.epoch, claim.fence), _pair_of(order)
+            epoch = current_epoch()
+            outlived = epoch is None or epoch.number != claim.epoch
+            if outlived or (stored != held if claim.wrote else stored >= held):
+                note_fence_refused(order.code, held=held, stored=stored)
+        self._require_one(changed, order.code)
+
     @staticmethod
     def _require_one(changed: int, order_code: str) -> None:
         if changed != 1:
             raise Superseded(order_code=order_code)
+
+
+def _pair_of(order: Order) -> tuple[int, int]:
+    """Epoch and fence of the order's row as the transaction sees it now."""
+    row = db.session.execute(
+        select(Order.lock_epoch, Order.lock_fence).where(Order.id == order.id)
+    ).one()
+    return row.lock_epoch, row.lock_fence
 
 
 def _allowed(

@@ -7,6 +7,8 @@ from datetime import datetime
 from sqlalchemy import func, select, update
 
 from shop.db import changed_rows, db
+from shop.locking.models import LockEpoch
+from shop.locking.store import Epoch
 from shop.orders.models import Order
 from shop.payments.models import PaymentAttempt
 
@@ -18,9 +20,29 @@ def fresh_order(code: str) -> Order | None:
     ).one_or_none()
 
 
-def lock_fence(order_code: str) -> int:
-    """The highest fencing token that has written the order; 0 where there is no such order."""
-    return db.session.scalar(select(Order.lock_fence).where(Order.code == order_code)) or 0
+@dataclass(frozen=True, kw_only=True)
+class LockMark:
+    """The current epoch, and epoch and fence of who wrote an order last."""
+
+    epoch: Epoch
+    pair: tuple[int, int]
+
+
+def lock_mark(order_code: str) -> LockMark | None:
+    """Read at one moment; None before the first epoch, zeros where there is no such order."""
+    found = db.session.execute(
+        select(LockEpoch.epoch, LockEpoch.realm, Order.lock_epoch, Order.lock_fence)
+        .select_from(LockEpoch)
+        .outerjoin(Order, Order.code == order_code)
+        .order_by(LockEpoch.epoch.desc())
+        .limit(1)
+    ).one_or_none()
+    if found is None:
+        return None
+    return LockMark(
+        epoch=Epoch(number=found.epoch, realm=found.realm),
+        pair=(found.lock_epoch or 0, found.lock_fence or 0),
+    )
 
 
 def fresh_attempt(out_trade_no: str) -> PaymentAttempt | None:

@@ -14,6 +14,7 @@ from tests.architecture.source import Module, where, within
 WRITERS = {
     ("Order", "state"): "shop.orders.moves",
     ("Order", "version"): "shop.orders.moves",
+    ("Order", "lock_epoch"): "shop.orders.moves",
     ("Order", "lock_fence"): "shop.orders.moves",
     ("PaymentAttempt", "state"): "shop.orders.moves",
     ("PaymentAttempt", "version"): "shop.orders.moves",

@@ -9,6 +9,8 @@ from alembic.operations import Operations
 from sqlalchemy import create_engine
 
 from shop.clock import SystemClock
+from shop.locking.service import begin_first
+from shop.locking.store import current_epoch
 from shop.orders.moves import Claim, Moves
 from shop.payments.contract import PayCommand, PaymentView
 from shop.payments.service import close_order
@@ -36,8 +38,11 @@ class GuardedShop:
 
     def claim(self, code: str) -> Claim:
         """A lease on the order, with a fence above all given before."""
+        begin_first(self.parts.lock, self.parts.clock)
+        epoch = current_epoch()
+        assert epoch is not None
         lease = self.parts.lock.acquire(code, lease_ms=15_000, wait_ms=0)
-        return Claim(lease=lease, actor="member")
+        return Claim(lease=lease, epoch=epoch.number, fence=lease.fence, actor="member")
 
     def pay(self, code: str, channel: str) -> PaymentView:
         """Pay as the member."""

@@ -1,0 +1,80 @@
+"""Beginning an epoch: the first by whoever comes first, every later one by an operator."""
+
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
+
+from locks import LeaseLock
+from shop.clock import Clock
+from shop.db import db, transaction
+from shop.locking import store
+from shop.locking.models import LockEpoch
+from shop.locking.store import Epoch
+
+log = structlog.get_logger("payonce.locking")
+
+# Each try is lost only to somebody who began an epoch in the same instant.
+TRIES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adopted:
+    """What `adopt` found or did. `before` is None where there was no epoch yet."""
+
+    epoch: Epoch
+    before: Epoch | None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether an epoch began just now."""
+        return self.epoch != self.before
+
+
+def begin_first(lock: LeaseLock, clock: Clock) -> None:
+    """Where there is no epoch yet, the first one begins: this lock service's.
+
+    Raises LockUnavailable where that cannot say whose fences it grants.
+    """
+    _begin(lock, clock, "first start", first_only=True)
+
+
+def adopt(lock: LeaseLock, clock: Clock, *, reason: str = "adopted") -> Adopted:
+    """From now on the books believe this lock service, and refuse the one before it.
+
+    Does nothing where they do already. Whoever still holds a lease of the service before writes
+    nothing more, whatever it believes. Raises LockUnavailable.
+    """
+    return _begin(lock, clock, reason, first_only=False)
+
+
+def _begin(lock: LeaseLock, clock: Clock, reason: str, *, first_only: bool) -> Adopted:
+    realm = lock.realm()
+
+    def work() -> Adopted:
+        before = store.current_epoch()
+        if before is not None and (first_only or before.realm == realm):
+            return Adopted(epoch=before, before=before)
+        epoch = Epoch(number=1 if before is None else before.number + 1, realm=realm)
+        db.session.execute(
+            insert(LockEpoch).values(
+                epoch=epoch.number, realm=realm, since=clock.now(), reason=reason[:128]
+            )
+        )
+        return Adopted(epoch=epoch, before=before)
+
+    for left in reversed(range(TRIES)):
+        try:
+            adopted = transaction(work)
+        except IntegrityError:
+            # Somebody else began the epoch of this number: look at whose it is.
+            if not left:
+                raise
+        else:
+            if adopted.is_new:
+                log.warning(
+                    "lock_epoch_begun", epoch=adopted.epoch.number, realm=realm, reason=reason
+                )
+            return adopted
+    raise AssertionError("unreachable")
