@@ -9,7 +9,7 @@ MAKEFLAGS += --no-builtin-rules
 export PORT HOST DATA_DIR
 # Empty: the newest of python3.11 and later that is found.
 PYTHON ?=
-# More for pytest: make test ARGS="-k webhook"
+# More for the program that is run: make test ARGS="-k webhook"
 ARGS ?=
 # Test processes side by side, each with servers of its own.
 WORKERS ?= 2
@@ -19,12 +19,12 @@ BIN := $(VENV)/bin
 NODE_LOCK := $(wildcard tests/node/package-lock.json)
 NODE_STAMP := $(if $(NODE_LOCK),tests/node/node_modules/.payonce-stamp)
 
-.PHONY: help run test check format migrate states bench clean system
+.PHONY: help run test check format migrate states bench bench-locks clean system
 
 help: ## Show this list
 	@echo "Payonce. Usage: make TARGET [NAME=value]"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/runtime.stamp ## Run the shop with sandbox gateways [PORT=8000 HOST=127.0.0.1 DATA_DIR=var]
 	@exec $(BIN)/python scripts/run.py
@@ -49,6 +49,9 @@ states: $(VENV)/runtime.stamp ## Draw the state machines into docs/
 
 bench: system $(VENV)/dev.stamp ## Measure a payment against the hand-written floor
 	@exec $(BIN)/python -m benchmarks
+
+bench-locks: system $(VENV)/dev.stamp ## Measure our locks beside the known ones, ten minutes [ARGS="--quick --only crowd"]
+	@exec $(BIN)/python -m benchmarks.locks $(ARGS)
 
 clean: ## Remove the environment and all caches; your data in var/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/node/node_modules

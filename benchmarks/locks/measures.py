@@ -1,0 +1,236 @@
+"""The six things that are measured, each for one round.
+
+    cycle    one process, one key that nobody else wants: take and give back, beside the floor
+    crowd    16 processes, one key, holds of 1 ms: first so many turns each, then a closed loop
+    gthread  the same turns in 4 processes of 4 threads, as gunicorn's gthread workers have it
+    keys     one process, 1 to 64 threads, each with a key of its own
+    idle     15 processes blocked behind one holder: their CPU
+    queue    the first of two waiters is killed, or frozen: when does the second get its turn
+
+Contenders come in another order in each round, so that none always has the same neighbour.
+"""
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.locks.book import Book, Entry
+from benchmarks.locks.contenders import (
+    CROWD,
+    CYCLE,
+    GTHREAD,
+    IDLE,
+    KEYS,
+    MEASURES,
+    QUEUE,
+    Client,
+    Contender,
+    floor_of,
+)
+from benchmarks.locks.crew import Crew, WorkerFailed
+from benchmarks.locks.figures import Turn, TwoHolders, crowd, jain
+from benchmarks.locks.waiters import measure_idle, measure_queue
+
+NS_PER_MS, NS_PER_S = 1_000_000, 1_000_000_000
+LEASE_MS = 10_000
+HOLD_S = 0.001
+# From the order to begin until the beginning: for all processes to have read it.
+START_NS = 100 * NS_PER_MS
+GTHREAD_PROCESSES, GTHREAD_THREADS = 4, 4
+# A slice is short enough that the machine's mood is the same for all in it.
+SLICE_NS = 25 * NS_PER_MS
+# Keys come back, as they do where an order is paid in several steps.
+KEYS_IN_TURN = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long a run measures."""
+
+    rounds: int
+    rare_rounds: int
+    """For what takes long and varies little: idle and queue."""
+    slices: int
+    turns: int
+    """Of each process in a crowd."""
+    loop_s: float
+    idle_s: float
+    spin_s: float
+    threads: tuple[int, ...]
+
+
+FULL = Plan(
+    rounds=5,
+    rare_rounds=3,
+    slices=30,
+    turns=10,
+    loop_s=2.5,
+    idle_s=4.0,
+    spin_s=0.35,
+    threads=(1, 2, 4, 8, 16, 32, 64),
+)
+QUICK = Plan(
+    rounds=2,
+    rare_rounds=1,
+    slices=12,
+    turns=4,
+    loop_s=0.6,
+    idle_s=1.0,
+    spin_s=0.15,
+    threads=(1, 8, 64),
+)
+
+
+class Round:
+    """One round of a run: the chosen measures on the chosen contenders."""
+
+    def __init__(
+        self,
+        number: int,
+        plan: Plan,
+        crew: Crew,
+        addresses: dict[str, str],
+        book: Book,
+        say: Callable[[str], None],
+    ) -> None:
+        self._number = number
+        self._plan = plan
+        self._crew = crew
+        self._addresses = addresses
+        self._book = book
+        self._say = say
+
+    def measure(
+        self, measure: str, contenders: list[Contender], clients: dict[str, Client]
+    ) -> None:
+        """Take one measure of all. A contender that fails is noted, and the run goes on."""
+        order = random.sample(contenders, len(contenders))
+        if measure == CYCLE:
+            self._say(f"round {self._number}: {measure}")
+            self._cycle(order, clients)
+        elif measure == QUEUE:
+            self._say(f"round {self._number}: {measure}")
+            delays, failures = measure_queue(self._crew, order, self._addresses)
+            for contender, figure, delay_ns in delays:
+                self._note(QUEUE, contender, figure, delay_ns / NS_PER_MS)
+            self._book.failures += failures
+        else:
+            self._one_by_one(measure, order)
+
+    def _one_by_one(self, measure: str, order: list[Contender]) -> None:
+        ways = {CROWD: self._crowd, GTHREAD: self._gthread, KEYS: self._keys, IDLE: self._idle}
+        for contender in order:
+            self._say(f"round {self._number}: {measure}, {contender.title}")
+            try:
+                ways[measure](contender)
+            except (WorkerFailed, TwoHolders) as error:
+                self._book.failures.append(f"{measure}, {contender.title}: {error}")
+
+    def _cycle(self, order: list[Contender], clients: dict[str, Client]) -> None:
+        """Slices of all in turn; of each the mean time of a cycle; of a round's slices the median.
+
+        A slice in which the machine was busy elsewhere so costs nobody his figure.
+        """
+        wall: dict[str, list[float]] = {contender.name: [] for contender in order}
+        cpu: dict[str, list[float]] = {contender.name: [] for contender in order}
+        for _ in range(self._plan.slices):
+            for contender in random.sample(order, len(order)):
+                name = contender.name
+                times = _slice(clients[name].take, name)
+                wall[name].append(times[0])
+                cpu[name].append(times[1])
+        wall_ns = {name: statistics.median(times) for name, times in wall.items()}
+        cpu_ns = {name: statistics.median(times) for name, times in cpu.items()}
+        for contender in order:
+            floor, name = floor_of(contender.service), contender.name
+            self._note(CYCLE, contender, "us", wall_ns[name] / 1_000)
+            self._note(CYCLE, contender, "of_floor", wall_ns[floor] / wall_ns[name])
+            self._note(CYCLE, contender, "cpu_of_floor", cpu_ns[name] / cpu_ns[floor])
+
+    def _crowd(self, contender: Contender) -> None:
+        with self._crew.at(contender, self._addresses[contender.service], LEASE_MS) as gang:
+            key = f"{contender.name}-{CROWD}"
+            for count in (1, self._plan.turns):  # the first makes the connections
+                turns = gang.work(key, threads=1, hold_s=HOLD_S, start_ns=_soon(), count=count)
+            self._note_crowd(CROWD, contender, turns)
+            start_ns = _soon()
+            until_ns = start_ns + int(self._plan.loop_s * NS_PER_S)
+            turns = gang.work(key, threads=1, hold_s=HOLD_S, start_ns=start_ns, until_ns=until_ns)
+        loop = crowd(_flat(turns))
+        shares = [sum(1 for turn in each if turn.held_ns < until_ns) for each in turns]
+        self._note(CROWD, contender, "jain", jain(shares))
+        self._note(CROWD, contender, "longest_wait_ms", loop.longest_wait_ns / NS_PER_MS)
+
+    def _gthread(self, contender: Contender) -> None:
+        address = self._addresses[contender.service]
+        with self._crew.at(contender, address, LEASE_MS, GTHREAD_PROCESSES) as gang:
+            for count in (1, self._plan.turns):  # the first makes the connections
+                turns = gang.work(
+                    f"{contender.name}-{GTHREAD}",
+                    threads=GTHREAD_THREADS,
+                    hold_s=HOLD_S,
+                    start_ns=_soon(),
+                    count=count,
+                )
+        self._note_crowd(GTHREAD, contender, turns)
+
+    def _keys(self, contender: Contender) -> None:
+        with self._crew.at(contender, self._addresses[contender.service], LEASE_MS, 1) as gang:
+            for threads in self._plan.threads:
+                names = [f"{contender.name}-{KEYS}-{number}" for number in range(threads)]
+                answer = gang.workers[0].ask("spin", keys=names, for_s=self._plan.spin_s)
+                rate = answer["cycles"] * NS_PER_S / answer["took_ns"]
+                self._note(KEYS, contender, f"rate_{threads}", rate)
+
+    def _idle(self, contender: Contender) -> None:
+        with self._crew.at(contender, self._addresses[contender.service], LEASE_MS) as gang:
+            share = measure_idle(gang, f"{contender.name}-{IDLE}", self._plan.idle_s)
+        self._note(IDLE, contender, "percent_of_core", share * 100)
+
+    def _note_crowd(self, measure: str, contender: Contender, turns: list[list[Turn]]) -> None:
+        result = crowd(_flat(turns))
+        self._note(measure, contender, "drain", result.drain)
+        self._note(measure, contender, "handover", result.handover)
+
+    def _note(self, measure: str, contender: Contender, figure: str, value: float) -> None:
+        self._book.entries.append(Entry(measure, contender.name, figure, self._number, value))
+
+
+def warm_up(clients: dict[str, Client]) -> None:
+    """Take every key of `cycle` once, so that nothing is made for the first time in a slice."""
+    for name, client in clients.items():
+        for key in _cycle_keys(name):
+            client.take(key)()
+
+
+def measures_of_round(plan: Plan, number: int, chosen: list[str]) -> list[str]:
+    """What is measured in round `number`, counted from 1."""
+    rare = {IDLE, QUEUE} if number > plan.rare_rounds else set()
+    return [measure for measure in MEASURES if measure in chosen and measure not in rare]
+
+
+def _slice(take: Callable[[str], Callable[[], object]], name: str) -> tuple[float, float]:
+    """Mean wall and CPU time of a cycle, in ns, over one slice."""
+    keys = _cycle_keys(name)
+    cycles = 0
+    take(keys[0])()  # wakes what fell asleep while the others had their turn
+    cpu_ns, start_ns = time.process_time_ns(), time.perf_counter_ns()
+    end_ns = start_ns + SLICE_NS
+    while (now_ns := time.perf_counter_ns()) < end_ns:
+        take(keys[cycles % KEYS_IN_TURN])()
+        cycles += 1
+    return (now_ns - start_ns) / cycles, (time.process_time_ns() - cpu_ns) / cycles
+
+
+def _cycle_keys(name: str) -> list[str]:
+    return [f"{name}-{CYCLE}-{number}" for number in range(KEYS_IN_TURN)]
+
+
+def _flat(turns: list[list[Turn]]) -> list[Turn]:
+    return [turn for each in turns for turn in each]
+
+
+def _soon() -> int:
+    return time.monotonic_ns() + START_NS
