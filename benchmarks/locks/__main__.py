@@ -1,7 +1,7 @@
 """`make bench-locks`: measure our locks beside the known ones, on private servers, in one run.
 
     python -m benchmarks.locks                     about ten minutes: five rounds
-    python -m benchmarks.locks --quick             one to two minutes: two short rounds, rough figures
+    python -m benchmarks.locks --quick             one to two minutes: two rounds, rough figures
     python -m benchmarks.locks --only crowd --only ours-redis --only kazoo
     python -m benchmarks.locks --write-docs        put the last run's tables into docs/locking.md
 
