@@ -76,6 +76,10 @@ class Settings:
     sweep_first_ms: int = 5_000
     sweep_interval_ms: int = 1_000
     log_level: str = "INFO"
+    # Who asks for /metrics must say it; without one there is no such page.
+    metrics_token: str = field(default="", repr=False)
+    # Read from the environment by prometheus-client itself, too.
+    metrics_folder: str = ""
 
     @property
     def secure_cookies(self) -> bool:
@@ -144,6 +148,8 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
         ),
         lock_unavailable=_choice(values, "LOCK_UNAVAILABLE", LOCK_UNAVAILABLE),
         log_level=_log_level(values, "LOG_LEVEL"),
+        metrics_token=_metrics_token(values, "METRICS_TOKEN"),
+        metrics_folder=values.get("PROMETHEUS_MULTIPROC_DIR", ""),
     )
     return replace(settings, **_numbers(values))
 
@@ -238,6 +244,22 @@ def _secret(values: Mapping[str, str], name: str) -> str:
     if len(value) < 32:
         raise SettingsError(f"{name} is too short: give at least 32 random characters.")
     return value
+
+
+def _metrics_token(values: Mapping[str, str], name: str) -> str:
+    """The token, if there is one; then the folder must be named in which the processes add up."""
+    folder = "PROMETHEUS_MULTIPROC_DIR"
+    if folder in values and not values[folder].strip():
+        # prometheus-client would take it for the folder it was started in.
+        raise SettingsError(f"{folder} is empty: give a folder, or leave it out.")
+    if not values.get(name, "").strip():
+        return ""
+    if not values.get(folder):
+        raise SettingsError(
+            f"{folder} is not set, but {name} is: give a folder for the metrics of all the shop's "
+            "processes on this host."
+        )
+    return _secret(values, name)
 
 
 def _url(values: Mapping[str, str], name: str, default: str | None) -> str:

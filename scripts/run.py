@@ -92,7 +92,10 @@ def environment(place: Place, outside: Mapping[str, str]) -> dict[str, str]:
     where a setting of the web server or of the sandbox is wrong.
     """
     data = place.data
+    # prometheus-client writes files wherever this is set: only if somebody can ask for them.
+    metrics = {"PROMETHEUS_MULTIPROC_DIR": str(data / "metrics")}
     env = {
+        **(metrics if outside.get("METRICS_TOKEN") else {}),
         "DATABASE_URL": f"sqlite:///{data / 'payonce.db'}",
         "LOCK_URL": f"file://{data / 'locks'}",
         "PUBLIC_URL": place.own_url,

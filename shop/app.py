@@ -12,6 +12,7 @@ from shop.db import db, engine_options
 from shop.engines import prepare_engine
 from shop.locking import header
 from shop.members.views import blueprint as members
+from shop.metrics.views import init_metrics
 from shop.orders.views import blueprint as orders
 from shop.pages import init_pages
 from shop.payments.views import blueprint as payments
@@ -42,6 +43,7 @@ def create_app(settings: Settings | None = None, parts: Parts | None = None) -> 
     for blueprint in (health.blueprint, webhooks, members, catalog, cart, orders, payments):
         app.register_blueprint(blueprint)
     app.extensions["csrf"].exempt(webhooks)
+    init_metrics(app, parts.settings)
     register_commands(app)
     return app
 

@@ -19,7 +19,7 @@ _REQUEST_ID = re.compile(r"[0-9A-Za-z._-]{8,64}")
 # These print decrypted notices, URLs with signatures, or every heartbeat at DEBUG.
 _QUIET = ("wechatpayv3", "alipay", "urllib3", "kazoo", "werkzeug")
 # Polled many times a minute by pages and by load balancers.
-_UNLOGGED = {"health.healthz", "health.readyz", "payments.status", "static"}
+_UNLOGGED = {"health.healthz", "health.readyz", "metrics.show", "payments.status", "static"}
 
 log = structlog.get_logger("payonce.http")
 

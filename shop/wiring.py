@@ -14,6 +14,7 @@ from shop.gateways.alipay import Alipay
 from shop.gateways.base import Gateway
 from shop.gateways.wechatpay import WeChatPay
 from shop.locking.watch import ServiceWatch
+from shop.metrics.locks import LockMetrics
 from shop.orders.moves import Moves
 from shop.payments.desk import Desk
 from shop.payments.service import Payments
@@ -68,7 +69,7 @@ def build_parts(
     desk = Desk(
         settings=settings,
         clock=clock,
-        lock=lock or from_url(settings.lock_url),
+        lock=lock or _lock(settings),
         gateways=gateways if gateways is not None else _gateways(settings, clock),
         moves=moves or Moves(clock),
         watch=watch or ServiceWatch(),
@@ -82,6 +83,11 @@ def build_parts(
             work_off=partial(inbox.work_off, desk),
         ),
     )
+
+
+def _lock(settings: Settings) -> LeaseLock:
+    """The lock service; it tells what it does where somebody counts."""
+    return from_url(settings.lock_url, LockMetrics() if settings.metrics_folder else None)
 
 
 def _gateways(settings: Settings, clock: Clock) -> dict[str, Gateway]:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shop.db import db
 from shop.errors import LockServiceUnavailable
+from shop.metrics import tell
 from shop.payments.sweep import Round
 from shop.webhooks import inbox
 from shop.wiring import Parts, parts
@@ -31,6 +32,7 @@ def sweep(once: bool) -> None:
     chosen = parts()
     if once:
         done = chosen.sweeper.run_once()
+        _count(done)
         click.echo(
             f"notices {done.notices}, attempts {done.attempts}, orders {done.orders}, "
             f"put off {done.errors}"
@@ -65,10 +67,20 @@ def _round(chosen: Parts, *, prune: bool) -> tuple[Round, float]:
     try:
         if prune:
             inbox.prune_refused(chosen.desk)
-        return chosen.sweeper.run_once(), chosen.settings.sweep_interval_ms / 1000
+        done = chosen.sweeper.run_once()
     except LockServiceUnavailable:
+        tell.sweeper_round("lock_unavailable")
         log.error("lock_service_unavailable")
     except SQLAlchemyError:
+        tell.sweeper_round("database_unavailable")
         db.session.rollback()
         log.exception("database_unavailable")
+    else:
+        _count(done)
+        return done, chosen.settings.sweep_interval_ms / 1000
     return Round(), PAUSE_WHEN_DOWN_S
+
+
+def _count(done: Round) -> None:
+    items = {"notices": done.notices, "attempts": done.attempts, "orders": done.orders}
+    tell.sweeper_round("done", **items, put_off=done.errors)

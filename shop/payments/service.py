@@ -2,6 +2,7 @@
 
 from shop.db import end_read
 from shop.errors import CancelNotConfirmed, GatewayUnsure, OrderAlreadyPaid, OrderClosed, Superseded
+from shop.metrics import tell
 from shop.orders.models import Order
 from shop.orders.moves import Claim, fenced_transaction
 from shop.payments import start, store
@@ -19,7 +20,8 @@ class Payments:
 
     def pay(self, command: PayCommand) -> PaymentView:
         """Pay an order on a channel; what can be repeated, may be. Raises ShopError."""
-        start.pay(self.desk, command)
+        with tell.pay_request(command.channel):
+            start.pay(self.desk, command)
         return self.view(command.member_id, command.order_code)
 
     def cancel(self, member_id: int, order_code: str) -> PaymentView:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from shop.catalog import stock
 from shop.db import changed_rows, db
 from shop.errors import NotEnoughPoints, OrderNotFound, OutOfStock, Superseded
+from shop.metrics import tell
 from shop.orders.models import Order
 from shop.orders.moves import Claim, fenced_transaction
 from shop.payments import store
@@ -79,6 +80,7 @@ def apply_money(
         # The database refused a second booking (L3) that we did not see coming: read again.
         log.error("second_booking_refused_by_database", out_trade_no=money.out_trade_no)
         raise Superseded(order_code=money.out_trade_no) from error
+    tell.payment_outcome(money.channel, applied.value)
     emit = log.error if applied in REFUSALS or applied is Applied.SURPLUS else log.info
     emit(
         "money_applied",
@@ -234,17 +236,17 @@ def end_unpaid(
     """
     values = {"fault_code": fault_code, "due_at": look_again_at}
 
-    def work() -> bool:
+    def work() -> str | None:
         attempt = store.fresh_attempt(out_trade_no)
         if attempt is None or attempt.state not in OPEN_ATTEMPT_STATES:
-            return False
+            return None
         order = store.fresh_order(attempt.order_code)
         if order is None:
             raise OrderNotFound(order_code=attempt.order_code)
         if order.state != "paying":
             desk.moves.hold_order(order, claim)
             desk.moves.move_attempt(attempt, attempt_event, claim, cause, **values)
-            return True
+            return attempt.channel
         ended: dict[str, object] = {}
         if order_event == "close":
             ended["closed_at"] = desk.clock.now()
@@ -253,12 +255,14 @@ def end_unpaid(
         )
         desk.moves.move_attempt(attempt, attempt_event, claim, cause, **values)
         release_for(desk, order, cause=out_trade_no)
-        return True
+        return attempt.channel
 
-    ended_now = fenced_transaction(claim, work)
-    if ended_now:
-        log.info("attempt_ended", out_trade_no=out_trade_no, how=attempt_event, cause=cause)
-    return ended_now
+    channel = fenced_transaction(claim, work)
+    if channel is None:
+        return False
+    tell.payment_outcome(channel, "closed" if attempt_event == "close" else "failed")
+    log.info("attempt_ended", out_trade_no=out_trade_no, how=attempt_event, cause=cause)
+    return True
 
 
 def hold_for(desk: Desk, order: Order, *, cause: str) -> None:

@@ -19,6 +19,7 @@ from shop.errors import (
     WrongChannel,
 )
 from shop.gateways.base import Outcome, PrepayRequest
+from shop.metrics import tell
 from shop.orders.models import Order
 from shop.orders.moves import Claim, fenced_transaction
 from shop.payments import store
@@ -177,6 +178,7 @@ def _pay_by_points(desk: Desk, claim: Claim, order: Order) -> None:
         return number
 
     number = _insert_attempt(claim, order, work)
+    tell.payment_outcome("points", "settled")
     log.info("paid_by_points", order_code=order.code, out_trade_no=number, fence=claim.fence)
 
 

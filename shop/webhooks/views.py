@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shop.errors import ShopError
 from shop.gateways.base import Acknowledgement, NoticeRefused
+from shop.metrics import tell
 from shop.payments.desk import Desk, log
 from shop.webhooks import inbox
 from shop.wiring import parts
@@ -25,17 +26,20 @@ def receive(channel: str) -> Response:
     desk = parts().desk
     gateway = desk.gateways[channel]
     if request.content_length is not None and request.content_length > NOTICE_BYTES_MAX:
+        tell.notice(channel, "malformed")
         return _answer(gateway.reject("too large"))
     body = request.stream.read(NOTICE_BYTES_MAX + 1)
     headers = dict(request.headers.items())
     try:
         notice = gateway.read_notice(headers, body)
     except NoticeRefused as refusal:
+        tell.notice(channel, refusal.reason)
         _record_refusal(desk, channel, refusal, headers, body)
         return _answer(gateway.reject(refusal.reason))
     try:
         row_id = inbox.store_verified(desk, channel, notice, headers, body)
     except SQLAlchemyError:
+        tell.notice(channel, "not_stored")
         log.exception("notice_not_stored", channel=channel, notice_id=notice.notice_id)
         return _answer(gateway.reject("not stored"))
     try:
@@ -45,6 +49,8 @@ def receive(channel: str) -> Response:
     except (ShopError, SQLAlchemyError) as error:
         log.warning("notice_left_to_sweeper", notice_row=row_id, error=str(error))
         state = "verified"
+    # Still verified: left to the sweeper. Refused: it contradicts our books.
+    tell.notice(channel, {"verified": "left", "refused": "contradicts"}.get(state, state))
     if state == "refused":
         return _answer(gateway.reject("contradicts our books"))
     return _answer(gateway.acknowledge())

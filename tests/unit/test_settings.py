@@ -212,3 +212,21 @@ def test_gunicorn_alone_says_the_same_sentence() -> None:
     )
     assert done.returncode != 0
     assert done.stderr.strip() == "WEB_WORKERS='x': give a whole number from 1 to 256."
+
+
+def test_metrics_are_off_unless_there_is_a_token(complete: dict[str, str]) -> None:
+    assert load_settings(complete).metrics_token == ""
+    assert load_settings({**complete, "METRICS_TOKEN": " "}).metrics_token == ""
+    given = {"METRICS_TOKEN": "t" * 32, "PROMETHEUS_MULTIPROC_DIR": "/srv/metrics"}
+    settings = load_settings({**complete, **given})
+    assert (settings.metrics_token, settings.metrics_folder) == ("t" * 32, "/srv/metrics")
+    assert "t" * 32 not in repr(settings)
+
+
+def test_metrics_that_cannot_add_up_or_be_kept_private_are_refused(
+    complete: dict[str, str],
+) -> None:
+    token, folder = "METRICS_TOKEN", "PROMETHEUS_MULTIPROC_DIR"
+    assert refusal({**complete, token: "t" * 32}).startswith(f"{folder} is not set, but {token} is")
+    assert refusal({**complete, token: "short", folder: "/srv"}).startswith(f"{token} is too short")
+    assert refusal({**complete, folder: ""}).startswith(f"{folder} is empty")

@@ -1,0 +1,228 @@
+"""Metrics: listed in the docs, added up over processes, and never in the way of what they count."""
+
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from prometheus_client import Counter, Histogram
+from prometheus_client.parser import text_string_to_metric_families
+
+from shop.errors import OrderClosed
+from shop.metrics import folder, instruments, tell
+from tests.architecture.source import importers, lies_in
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "metrics.md"
+ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| ([^|]+) \|", flags=re.MULTILINE)
+
+# Counts as a process of the shop does, waits to be told, and ends.
+COUNTING = """
+import sys
+from shop.metrics import instruments, tell
+
+for _ in range(int(sys.argv[1])):
+    tell.payment_outcome("alipay", "settled")
+    instruments.LOCK_WAIT.labels("redis", "granted").observe(0.02)
+print("counted", flush=True)
+sys.stdin.read()
+"""
+
+
+def counting(place: Path, times: int) -> "subprocess.Popen[str]":
+    """A process that has counted so many times and lives until its input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", COUNTING, str(times)],
+        cwd=ROOT,
+        env={**os.environ, folder.ENV: str(place)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "counted\n"
+    return process
+
+
+def count(place: Path, times: int) -> None:
+    """A process counts so many times and ends."""
+    counting(place, times).communicate()
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.communicate()
+
+
+def sums(place: Path) -> tuple[float, float, float]:
+    """As Prometheus is told: payments, waits up to 25 ms, and seconds of waiting."""
+    text = folder.exposition(place).decode()
+    found = {
+        (sample.name, sample.labels.get("le")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    return (
+        found["payonce_payments_total", None],
+        found["payonce_lock_wait_seconds_bucket", "0.025"],
+        round(found["payonce_lock_wait_seconds_sum", None], 6),
+    )
+
+
+def files(place: Path) -> set[str]:
+    return {path.name for path in place.iterdir()} - {"lock"}
+
+
+FOLDED = {"counter_0.db", "histogram_0.db"}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    made = tmp_path / "metrics"
+    folder.prepare(made)
+    return made
+
+
+# The list
+
+
+def listed() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Name, kind and labels of each metric in the docs."""
+    rows = ROW.findall(PAGE.read_text(encoding="utf-8"))
+    return {
+        name: (kind, tuple(re.findall(r"`(\w+)`", labels)))
+        for name, kind, labels in rows
+        if name != "metric"
+    }
+
+
+def declared() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """The same of the code."""
+    found = {}
+    for metric in vars(instruments).values():
+        if isinstance(metric, Counter | Histogram):
+            described = next(iter(metric.describe()))
+            name = described.name + ("_total" if isinstance(metric, Counter) else "")
+            found[name] = (described.type, tuple(metric._labelnames))
+    return found
+
+
+def test_every_metric_is_listed_in_the_docs_with_its_kind_and_labels_and_nothing_else() -> None:
+    assert len(declared()) > 10
+    assert listed() == declared()
+
+
+def test_names_follow_the_conventions_of_prometheus() -> None:
+    for name, (kind, labels) in declared().items():
+        assert name.startswith("payonce_"), name
+        assert name.endswith("_total") is (kind == "counter"), name
+        assert kind == "counter" or name.endswith(("_seconds", "_length")), name
+        assert labels, "without a label its file is made at import"
+
+
+def test_the_metrics_library_is_known_to_the_metrics_alone() -> None:
+    found = importers("prometheus_client")
+    assert found
+    assert {name for name in found if not lies_in(name, "shop.metrics")} == set()
+
+
+# What is said
+
+
+def value(name: str, **labels: str) -> float:
+    """A metric of this process."""
+    return instruments.REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_a_pay_request_is_counted_by_what_came_of_it() -> None:
+    def counted(outcome: str) -> float:
+        return value("payonce_pay_requests_total", channel="alipay", outcome=outcome)
+
+    before = {outcome: counted(outcome) for outcome in ("accepted", "order-closed", "error")}
+    with tell.pay_request("alipay"):
+        pass
+    with pytest.raises(OrderClosed), tell.pay_request("alipay"):
+        raise OrderClosed(order_code="X")
+    with pytest.raises(KeyError), tell.pay_request("alipay"):
+        raise KeyError
+    assert {outcome: counted(outcome) - was for outcome, was in before.items()} == {
+        "accepted": 1,
+        "order-closed": 1,
+        "error": 1,
+    }
+
+
+def test_what_a_client_sends_becomes_no_label() -> None:
+    tell.payment_outcome("x" * 1_000, "settled")
+    tell.notice("../etc", "applied")
+    tell.request_answered("BREW", None, 405, 0.001)
+    text = folder.exposition(None).decode()
+    assert "xxx" not in text
+    assert "etc" not in text
+    assert "BREW" not in text
+    assert value("payonce_payments_total", channel="other", outcome="settled") == 1
+    labels = {"method": "other", "route": "none", "status": "405"}
+    assert value("payonce_http_request_duration_seconds_count", **labels) == 1
+
+
+def test_what_cannot_be_counted_is_logged_once_and_raises_nothing(tmp_path: Path) -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", COUNTING.partition("    instruments")[0], "3"],
+        cwd=ROOT,
+        env={**os.environ, folder.ENV: str(tmp_path / "gone")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (said.stdout + said.stderr).count("metric_not_counted") == 1
+
+
+# Processes that add up
+
+
+def test_living_and_ended_processes_add_up(place: Path) -> None:
+    count(place, 3)
+    living = counting(place, 4)
+    assert sums(place) == (7, 7, 0.14)
+    kill(living)
+    assert sums(place) == (7, 7, 0.14)
+    count(place, 1)
+    assert sums(place) == (8, 8, 0.16)
+
+
+def test_the_files_of_ended_processes_are_folded_into_one(place: Path) -> None:
+    living = counting(place, 1)
+    for _ in range(3):
+        count(place, 1)
+    of_the_living = {f"{kind}_{living.pid}.db" for kind in ("counter", "histogram")}
+    folder.prepare(place)
+    assert files(place) == FOLDED | of_the_living
+    kill(living)
+    assert sums(place) == (4, 4, 0.08)
+    assert files(place) == FOLDED
+
+
+def test_folding_by_many_at_once_counts_nothing_twice_and_loses_nothing(place: Path) -> None:
+    def work(_number: int) -> float:
+        count(place, 2)
+        return sums(place)[0]
+
+    with ThreadPoolExecutor(4) as threads:
+        seen = list(threads.map(work, range(8)))
+    assert max(seen) == 16
+    assert sums(place) == (16, 16, 0.32)
+    assert files(place) == FOLDED
+
+
+def test_a_file_that_was_cut_off_in_the_making_hides_no_other(place: Path) -> None:
+    count(place, 2)
+    process = counting(place, 1)
+    kill(process)
+    (place / f"counter_{process.pid}.db").write_bytes(b"")
+    (place / f"histogram_{process.pid}.db").write_bytes(b"\x01")
+    (place / "counter_0.draft").write_bytes(b"left by a killed process")
+    assert sums(place) == (2, 2, 0.04)
+    assert files(place) == FOLDED
