@@ -56,7 +56,7 @@ class BaseLock(ABC):
         """See LeaseLock."""
         _check_arguments(key, lease_ms, wait_ms, fence_floor)
         self._check_open()
-        token = secrets.token_hex(16)
+        token = self._new_token()
         request = Request(key, token, lease_ms, wait_ms, fence_floor, Deadline(wait_ms))
         grant = self._take_and_tell(request, self._tell) if self._tell else self._take(request)
         lease = HeldLease(grant, self._give_back, self._doubt)
@@ -136,6 +136,10 @@ class BaseLock(ABC):
     def _doubt(self) -> str:
         """Why a lease that is not known to be lost must not be relied on just now, or nothing."""
         return ""
+
+    def _new_token(self) -> str:
+        """A name for one holding, never given twice."""
+        return secrets.token_hex(16)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -16,11 +16,15 @@ holder's resource told. Numbers are formatted with %.0f: Lua's tostring loses di
 import hashlib
 from dataclasses import dataclass
 
+from locks.redis_wire import pack, pack_words
+
 FENCE_TTL_S = 86_400
 # A granted waiter has this long to say that it is alive; then the next is served.
 CLAIM_MS = 2_000
 # Queue keys outlive their last waiter by this, in case it dies without a word.
 QUEUE_SLACK_MS = 60_000
+# An operator is shown no more waiters of one key than this.
+MAX_SHOWN_WAITERS = 1_000
 
 _COMMON = f"""
 local owner_key, fence_key, queue_key, waiters_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -32,11 +36,11 @@ end
 
 local function now_us()
   local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+  return time[1] * 1000000 + time[2]
 end
 
 local function grant(token, ttl_ms, floor, now)
-  local last = tonumber(redis.call('GET', fence_key) or '0')
+  local last = redis.call('GET', fence_key) or 0
   local fence = string.format('%.0f', math.max(last + 1, now, floor + 1))
   redis.call('SET', fence_key, fence, 'EX', {FENCE_TTL_S})
   redis.call('SET', owner_key, token .. '|' .. fence, 'PX', ttl_ms)
@@ -45,8 +49,8 @@ end
 
 -- Take from the queue until a waiter is found that lives: whose time is not over and whose channel
 -- somebody listens on. It is granted the key for as long as a claim lasts, and told so. If it is
--- `me`, nothing is granted or told: true is returned.
-local function serve_next(me, now)
+-- `me`, nothing is granted or told: true is returned, as when nobody waits.
+local function serve_next(me)
   local token = redis.call('LPOP', queue_key)
   while token do
     if token == me then
@@ -57,9 +61,10 @@ local function serve_next(me, now)
     if waiter then
       redis.call('HDEL', waiters_key, token)
       local channel, ends = split(waiter)
+      local now = now_us()
       if tonumber(ends) > now then
-        local fence = grant(token, {CLAIM_MS}, 0, now)
-        if redis.call('PUBLISH', channel, token) > 0 then
+        grant(token, {CLAIM_MS}, 0, now)
+        if redis.call('PUBLISH', channel, string.format('%s|%.0f', token, now)) > 0 then
           return false
         end
         redis.call('DEL', owner_key)
@@ -72,7 +77,9 @@ end
 """
 
 # ARGV: token, lease_ms, floor, channel, wait_ms (0: do not queue).
-# Gives {fence} if the key is held by the token, {} if not. May be repeated with the same token.
+# Gives, if the key is held by the token: `fence`, or `fence|now` (microseconds) if it was so
+# before; if not: {holders and waiters there were before, milliseconds to the holder's end}.
+# May be repeated with the same token.
 _ACQUIRE = """
 local token, lease_ms, floor = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local channel, wait_ms = ARGV[4], tonumber(ARGV[5])
@@ -80,19 +87,18 @@ local owner = redis.call('GET', owner_key)
 if owner then
   local holder, fence = split(owner)
   if holder == token then
+    local now = now_us()
     if tonumber(fence) <= floor then
-      fence = grant(token, lease_ms, floor, now_us())
+      fence = grant(token, lease_ms, floor, now)
     else
       redis.call('PEXPIRE', owner_key, lease_ms)
     end
-    return {fence}
+    return string.format('%s|%.0f', fence, now)
   end
-else
-  local now = now_us()
-  if serve_next(token, now) then
-    return {grant(token, lease_ms, floor, now)}
-  end
+elseif serve_next(token) then
+  return grant(token, lease_ms, floor, now_us())
 end
+local before = 1 + redis.call('LLEN', queue_key)
 if wait_ms > 0 then
   local ends = string.format('%.0f', now_us() + wait_ms * 1000)
   if redis.call('HSET', waiters_key, token, channel .. '|' .. ends) == 1 then
@@ -104,7 +110,7 @@ if wait_ms > 0 then
     redis.call('PEXPIRE', waiters_key, keep_ms)
   end
 end
-return {}
+return {before, redis.call('PTTL', owner_key)}
 """.replace("@SLACK@", str(QUEUE_SLACK_MS))
 
 # ARGV: token. Ends a holding (the next waiter is served) or a waiting. Gives 1 if it was held.
@@ -113,7 +119,7 @@ local token = ARGV[1]
 local owner = redis.call('GET', owner_key)
 if owner and split(owner) == token then
   redis.call('DEL', owner_key)
-  serve_next('', now_us())
+  serve_next('')
   return 1
 end
 if redis.call('HDEL', waiters_key, token) == 1 then
@@ -133,25 +139,86 @@ end
 return 0
 """
 
+# ARGV: `look` or `break`. Gives {} if nobody holds the key, or else {token, fence, milliseconds
+# left, waiter, waiter, …}; `break` ends that holding, and the next waiter is served.
+_INSPECT = f"""
+local owner = redis.call('GET', owner_key)
+if not owner then
+  return {{}}
+end
+local token, fence = split(owner)
+local found = {{token, fence, redis.call('PTTL', owner_key)}}
+local now = now_us()
+for _, waiting in ipairs(redis.call('LRANGE', queue_key, 0, {MAX_SHOWN_WAITERS - 1})) do
+  local waiter = redis.call('HGET', waiters_key, waiting)
+  if waiter then
+    local _, ends = split(waiter)
+    if tonumber(ends) > now then
+      found[#found + 1] = waiting
+    end
+  end
+end
+if ARGV[1] == 'break' then
+  redis.call('DEL', owner_key)
+  serve_next('')
+end
+return found
+"""
+
 
 @dataclass(frozen=True)
 class Script:
-    """A script and the name by which Redis caches it (SCRIPT LOAD)."""
+    """A script, and the beginning of the request that runs it."""
 
     text: str
     sha: str
+    """The name by which Redis caches it (SCRIPT LOAD)."""
+    opening: bytes
+
+    def by_sha(self, key: str, *arguments: str | int) -> bytes:
+        """The request that runs it if the server knows it; if not, it answers NOSCRIPT."""
+        return self.opening + _packed_keys(key) + pack_words(*arguments)
+
+    def by_text(self, key: str, *arguments: str | int) -> bytes:
+        """The request that runs it and makes it known to the server."""
+        return pack("EVAL", self.text, KEYS, *lock_keys(key), *arguments)
 
 
-def _script(text: str) -> Script:
+KEYS = 4
+
+
+def _script(text: str, arguments: int) -> Script:
     whole = _COMMON + text
-    return Script(whole, hashlib.sha1(whole.encode("utf-8"), usedforsecurity=False).hexdigest())
+    sha = hashlib.sha1(whole.encode("utf-8"), usedforsecurity=False).hexdigest()
+    opening = b"*%d\r\n" % (3 + KEYS + arguments) + pack_words("EVALSHA", sha, KEYS)
+    return Script(whole, sha, opening)
 
 
-ACQUIRE = _script(_ACQUIRE)
-RELEASE = _script(_RELEASE)
-RENEW = _script(_RENEW)
+ACQUIRE = _script(_ACQUIRE, 5)
+RELEASE = _script(_RELEASE, 1)
+RENEW = _script(_RENEW, 2)
+INSPECT = _script(_INSPECT, 1)
 
 
 def lock_keys(key: str) -> list[str]:
     """The four Redis keys of a lock's key, in the scripts' order."""
     return [f"lease:{{{key}}}:{part}" for part in ("owner", "fence", "queue", "waiters")]
+
+
+# As SCAN matches it: the braces are plain signs there.
+OWNER_PATTERN = "lease:{*}:owner"
+
+
+def key_of_owner(name: str) -> str:
+    """The lock's key whose owner this Redis key names."""
+    return name.removeprefix("lease:{").removesuffix("}:owner")
+
+
+def _packed_keys(key: str) -> bytes:
+    """lock_keys, packed. All in one step: this is asked for twice in every lease."""
+    name, size = key.encode(), len(key)
+    return (
+        b"$%d\r\nlease:{%b}:owner\r\n$%d\r\nlease:{%b}:fence\r\n"
+        b"$%d\r\nlease:{%b}:queue\r\n$%d\r\nlease:{%b}:waiters\r\n"
+        % (size + 14, name, size + 14, name, size + 14, name, size + 16, name)
+    )

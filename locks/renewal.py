@@ -50,6 +50,7 @@ class Renewer:
         self._chores: list[Chore] = []
         self._thread: threading.Thread | None = None
         self._wakes_at_ns = NEVER_NS
+        self._asked_for_ns = 0
         self._stopping = False
 
     def add(self, lease: HeldLease) -> None:
@@ -106,9 +107,11 @@ class Renewer:
         if self._stopping:
             return
         if self._thread is None:
+            self._asked_for_ns = at_ns
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         elif at_ns < self._wakes_at_ns:
+            self._asked_for_ns = self._wakes_at_ns = at_ns
             self._changed.notify()
 
     def _run(self) -> None:
@@ -129,6 +132,10 @@ class Renewer:
     def _sleep(self) -> None:
         times = [lease.renew_at_ns for lease in self._held.values()]
         times += [chore.next_ns for chore in self._chores]
+        if self._asked_for_ns > now_ns():
+            # What it was woken for may be over already. It sleeps no longer than was asked for all
+            # the same: of a thousand short leases the first alone wakes this thread.
+            times.append(self._asked_for_ns)
         self._wakes_at_ns = min(times, default=NEVER_NS)
         wait_s = max(0, self._wakes_at_ns - now_ns()) / NS_PER_S if times else None
         self._changed.wait(wait_s)

@@ -3,9 +3,9 @@
 import secrets
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from locks.clock import Deadline
+from locks.redis_wire import Link, ReplyError, pack
 
 # More waiting threads than this in one process make connections that are closed after use.
 MAX_IDLE = 64
@@ -14,41 +14,51 @@ MAX_IDLE = 64
 class Subscription:
     """One connection, subscribed to a channel of its own; used by one thread at a time.
 
-    Every method but `close` raises redis.RedisError or OSError when the connection is broken.
+    Methods raise OSError when the connection is broken.
     """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, home: "Subscriptions", link: Link) -> None:
+        self.home = home
         self.channel = f"lease-granted:{secrets.token_hex(12)}"
-        self._connection = connection  # redis-py's own annotations are partial
+        self._link = link
         try:
-            self._connection.connect()
-            self._connection.send_command("SUBSCRIBE", self.channel)
             # Only after this answer does the server count us as a listener.
-            self._connection.read_response()
+            reply = link.ask(pack("SUBSCRIBE", self.channel))
+            if isinstance(reply, ReplyError):
+                raise reply
         except BaseException:
             self.close()
             raise
 
-    def wait_for(self, token: str, timeout_s: float) -> bool:
-        """Whether the key was handed to this token, within the time. Skips older messages."""
-        deadline = Deadline(int(timeout_s * 1_000))
-        while self._connection.can_read(timeout=deadline.left_s()):
-            message = self._connection.read_response()
-            if message[0] == b"message" and message[2] == token.encode("ascii"):
-                return True
+    def wait_for(self, token: str, timeout_s: float) -> int | None:
+        """Whether the key was handed to this token, within the time: the server's clock at the
+        hand-over in microseconds, or None. Skips older messages."""
+        deadline, wanted = Deadline(int(timeout_s * 1_000)), token.encode("ascii")
+        while True:
+            try:
+                message = self._link.read_within(deadline.left_s())
+            except TimeoutError:
+                return None
+            if isinstance(message, list) and message[0] == b"message":
+                handed_to, _, at_us = message[2].rpartition(b"|")
+                if handed_to == wanted:
+                    return int(at_us)
             if deadline.is_over():
-                return False
-        return False
+                return None
 
     def close(self) -> None:
-        """Close it. In a forked child this closes the child's copy alone."""
-        self._connection.disconnect()
+        """Close it, also under a thread that waits on it."""
+        self._link.close()
+
+    def abandon(self) -> None:
+        """Close a forked child's copy."""
+        self._link.abandon()
 
 
 class Subscriptions:
-    """The subscriptions of one process, kept for the next wait."""
+    """The subscriptions of one process to one server, kept for the next wait."""
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
+    def __init__(self, connect: Callable[[], Link]) -> None:
         self._connect = connect
         self._guard = threading.Lock()
         self._idle: list[Subscription] = []
@@ -60,8 +70,8 @@ class Subscriptions:
             return self._idle.pop() if self._idle else None
 
     def fresh(self) -> Subscription:
-        """A new one. Raises redis.RedisError or OSError."""
-        subscription = Subscription(self._connect())
+        """A new one. Raises OSError or ReplyError."""
+        subscription = Subscription(self, self._connect())
         with self._guard:
             self._all.add(subscription)
         return subscription
@@ -81,8 +91,19 @@ class Subscriptions:
         subscription.close()
 
     def close(self) -> None:
-        """Close all, in use or not; also in a forked child, where they are copies."""
-        for subscription in list(self._all):
+        """Close all, in use or not."""
+        for subscription in self._take_all():
             subscription.close()
-        self._all.clear()
-        self._idle.clear()
+
+    def abandon(self) -> None:
+        """Close a forked child's copies, lest a waiter of a parent that dies be taken for alive."""
+        self._guard = threading.Lock()
+        for subscription in self._take_all():
+            subscription.abandon()
+
+    def _take_all(self) -> list[Subscription]:
+        with self._guard:
+            every = list(self._all)
+            self._all.clear()
+            self._idle.clear()
+        return every

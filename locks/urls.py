@@ -2,19 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from locks.errors import LockConfigError
 from locks.file_lock import FileLock
 from locks.observe import LockObserver
 from locks.protocol import LeaseLock
 from locks.redis_lock import RedisLock
+from locks.url_parts import check_options
 from locks.zookeeper_lock import MAX_SESSION_MS, MIN_SESSION_MS, SESSION_MS, ZooKeeperLock
 
 _Maker = Callable[[str, SplitResult, LockObserver | None], LeaseLock]
 
-# What may follow the question mark. Time-outs and retries are ours to bound, not the URL's.
-_REDIS_OPTIONS = {"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"}
 _ZOOKEEPER_PORT = 2181
 
 
@@ -41,32 +40,11 @@ def from_url(url: str, observer: LockObserver | None = None) -> LeaseLock:
 
 
 def _redis(url: str, parts: SplitResult, observer: LockObserver | None) -> LeaseLock:
-    _check_options(parts, _REDIS_OPTIONS)
-    if not parts.hostname:
-        raise LockConfigError("It names no host. Write redis://host:6379/0.")
-    _port(parts)
-    database = parts.path.strip("/")
-    if database and not database.isdecimal():
-        raise LockConfigError(f"Redis databases are numbers, not {database!r}: redis://host/0.")
-    return _made_by_redis(url, observer)
-
-
-def _redis_socket(url: str, parts: SplitResult, observer: LockObserver | None) -> LeaseLock:
-    _check_options(parts, _REDIS_OPTIONS)
-    if parts.hostname or not parts.path.strip("/"):
-        raise LockConfigError("It names no socket. Write unix:///run/redis.sock?db=0.")
-    return _made_by_redis(url, observer)
-
-
-def _made_by_redis(url: str, observer: LockObserver | None) -> LeaseLock:
-    try:
-        return RedisLock(url, observer)
-    except ValueError as error:
-        raise LockConfigError(f"{error}") from None
+    return RedisLock(url, observer)
 
 
 def _zookeeper(url: str, parts: SplitResult, observer: LockObserver | None) -> LeaseLock:
-    options = _check_options(parts, {"session_ms"})
+    options = check_options(parts, {"session_ms"})
     if "@" in parts.netloc:
         raise LockConfigError("ZooKeeper takes no user or password in the URL.")
     hosts = [_zookeeper_host(host) for host in parts.netloc.split(",")]
@@ -91,7 +69,7 @@ def _zookeeper_host(host: str) -> str:
 
 
 def _file(url: str, parts: SplitResult, observer: LockObserver | None) -> LeaseLock:
-    _check_options(parts, set())
+    check_options(parts, set())
     if parts.netloc not in ("", "localhost"):
         raise LockConfigError(
             f"A folder's URL has three slashes; this one names the host {parts.netloc!r}. "
@@ -103,30 +81,10 @@ def _file(url: str, parts: SplitResult, observer: LockObserver | None) -> LeaseL
     return FileLock(folder, observer)
 
 
-def _check_options(parts: SplitResult, known: set[str]) -> dict[str, str]:
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    for name in options:
-        if name not in known:
-            allowed = f"known are {', '.join(sorted(known))}" if known else "there are none"
-            raise LockConfigError(f"It has the option {name!r}; {allowed}.")
-    if parts.fragment:
-        raise LockConfigError("It has a '#'; in a password write %23.")
-    return options
-
-
-def _port(parts: SplitResult) -> None:
-    try:
-        assigned = parts.port
-    except ValueError:
-        raise LockConfigError("Its port is no number from 1 to 65535.") from None
-    if assigned == 0:
-        raise LockConfigError("Its port is 0.")
-
-
 _BY_SCHEME: dict[str, _Maker] = {
     "redis": _redis,
     "rediss": _redis,
-    "unix": _redis_socket,
+    "unix": _redis,
     "zookeeper": _zookeeper,
     "file": _file,
 }

@@ -1,17 +1,22 @@
 """What can go wrong with Redis itself, and with the way to it."""
 
+import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 
 import pytest
 import redis
 
-from locks import LockTimeout, LockUnavailable, hold
+from locks import HeldKey, LockObserver, LockTimeout, LockUnavailable, hold
+from locks.clock import NS_PER_MS
 from locks.redis_lock import RedisLock
 from locks.redis_scripts import lock_keys
-from tests.integration.locks_support import Proxy, holder
-from tests.processes import free_port
+from tests.integration.locks_support import Process, Proxy, holder
+from tests.processes import free_port, wait_until
 from tests.services import RedisServer
 
 PATIENCE_MS = 30_000
@@ -296,3 +301,102 @@ def test_a_password_is_asked_for_and_used(key: str) -> None:
         lock = RedisLock(f"redis://:wo%3Ard@127.0.0.1:{server.port}/0")
         lock.acquire(key, lease_ms=1_000, wait_ms=0).release()
         lock.close()
+
+
+def test_what_is_held_is_listed_with_its_waiters_in_order(
+    lock: RedisLock, redis_url: str, key: str
+) -> None:
+    with (
+        holder(redis_url, key, lease_ms=20_000) as first,
+        holder(redis_url, key, lease_ms=20_000, wait_ms=PATIENCE_MS) as second,
+    ):
+        assert first.listen() == "started"
+        fence = int(first.listen().removeprefix("held "))
+        assert second.listen() == "started"
+        wait_until(lambda: len(_shown(lock, key).waiters) == 1, "the second queues up")
+        with pytest.raises(LockTimeout):
+            lock.acquire(key, lease_ms=1_000, wait_ms=300)  # comes third, and leaves
+        held = _shown(lock, key)
+        assert (held.fence, held.waiters) == (fence, (_shown_as(second),))
+        assert held.holder == _shown_as(first)
+        assert held.remaining_ms is not None
+        assert 0 < held.remaining_ms <= 20_000
+    assert lock.held(limit=0) == []
+
+
+def test_no_more_is_listed_than_was_asked_for(lock: RedisLock, key: str) -> None:
+    with ExitStack() as stack:
+        for number in range(120):
+            stack.enter_context(hold(lock, f"{key}-{number}", lease_ms=20_000, wait_ms=0))
+        assert len([each for each in lock.held() if each.key.startswith(f"{key}-")]) == 120
+        assert len(lock.held(limit=7)) == 7
+
+
+def test_a_broken_lease_is_the_next_waiter_s_and_the_ousted_holder_learns_of_it(
+    lock: RedisLock, key: str
+) -> None:
+    ousted = lock.acquire(key, lease_ms=3_000, wait_ms=0)
+    served: list[int] = []
+
+    def wait() -> None:
+        with hold(lock, key, lease_ms=10_000, wait_ms=PATIENCE_MS) as lease:
+            served.append(lease.fence)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    wait_until(lambda: len(_shown(lock, key).waiters) == 1, "the waiter queues up")
+    broken = lock.break_lease(key)
+    assert broken is not None
+    assert (broken.fence, len(broken.waiters)) == (ousted.fence, 1)
+    waiter.join()
+    assert served[0] > ousted.fence
+    assert ousted.lost.wait(PATIENCE_MS / 1_000)
+    ousted.release()
+    assert lock.break_lease(key) is None
+
+
+def test_the_queue_and_the_hand_over_are_told(redis_url: str, key: str) -> None:
+    told: list[tuple[str, int]] = []
+
+    class Telling(LockObserver):
+        def granted(self, backend: str, wait_ns: int, ahead: int) -> None:
+            told.append(("ahead", ahead))
+
+        def handed_over(self, backend: str, took_ns: int) -> None:
+            told.append(("handed over", took_ns))
+
+    lock = RedisLock(redis_url, Telling())
+    try:
+        first = lock.acquire(key, lease_ms=20_000, wait_ms=0)
+        waiters = []
+        for number in (1, 2):
+            waiters.append(
+                threading.Thread(
+                    target=lambda: lock.acquire(key, lease_ms=20_000, wait_ms=PATIENCE_MS).release()
+                )
+            )
+            waiters[-1].start()
+            wait_until(partial(_has_waiters, lock, key, number), "the waiter queues up")
+        first.release()
+        for waiter in waiters:
+            waiter.join()
+    finally:
+        lock.close()
+    assert [ahead for what, ahead in told if what == "ahead"] == [0, 1, 2]
+    took = [ns for what, ns in told if what == "handed over"]
+    assert len(took) == 2
+    assert all(0 < ns < PATIENCE_MS * NS_PER_MS for ns in took)
+
+
+def _shown(lock: RedisLock, key: str) -> HeldKey:
+    """The one key as it is listed."""
+    [held] = [each for each in lock.held() if each.key == key]
+    return held
+
+
+def _has_waiters(lock: RedisLock, key: str, count: int) -> bool:
+    return len(_shown(lock, key).waiters) == count
+
+
+def _shown_as(process: Process) -> str:
+    return f"{re.sub('[^0-9A-Za-z-]', '-', socket.gethostname())[:48]} {process.pid}"

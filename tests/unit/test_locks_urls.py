@@ -34,8 +34,15 @@ def test_a_good_url_gives_its_back_end(url: str, backend: str) -> None:
         ("etcd://h1", "'etcd'"),
         ("redis://", "names no host"),
         ("redis://h1:port/0", "port"),
-        ("redis://h1:0/0", "port is 0"),
-        ("redis://h1:99999/0", "port"),
+        ("redis://h1:0/0", "port (1 to 65535)"),
+        ("redis://h1:99999/0", "port (1 to 65535)"),
+        ("redis://h1,h2/0", "several hosts"),
+        ("redis://user@h1/0", "no password"),
+        ("redis://h1/0?ssl_ca_certs=/etc/ca.pem", "for TLS only"),
+        ("rediss://h1/0?ssl_check_hostname=perhaps", "true or false"),
+        ("rediss://h1/0?ssl_keyfile=/etc/key.pem", "no ssl_certfile"),
+        ("redis://h1/0?wait_replicas=some", "wait_replicas"),
+        ("redis://h1/0?wait_replicas=6", "wait_replicas"),
         ("redis://h1/zero", "numbers"),
         ("redis://h1/0?socket_timeout=60", "option 'socket_timeout'"),
         ("redis://h1/0?retry_on_timeout=yes", "option 'retry_on_timeout'"),
@@ -66,7 +73,15 @@ def test_a_bad_url_is_refused_with_what_is_wrong(url: str, complaint: str) -> No
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://:secret@h1:port/0", "rediss://u:secret@h1/x", "zookeeper://u:secret@h1"]
+    "url",
+    [
+        "redis://:secret@h1:port/0",
+        "redis://:sec/secret@h1:port/0",
+        "redis://user:1234/secret@h1/0",
+        "redis://:secret@h1,h2",
+        "rediss://u:secret@h1/x",
+        "zookeeper://u:secret@h1",
+    ],
 )
 def test_no_complaint_quotes_a_password(url: str) -> None:
     with pytest.raises(LockConfigError) as caught:

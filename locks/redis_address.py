@@ -1,0 +1,148 @@
+"""The URLs of the Redis lock, and what they say."""
+
+from dataclasses import dataclass, replace
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from locks.errors import LockConfigError
+from locks.redis_wire import Endpoint, Tls
+from locks.url_parts import check_options, hosts_and_ports
+
+REDIS_PORT, SENTINEL_PORT = 6379, 26379
+# What may follow the question mark. Time-outs and retries are ours to bound, not the URL's.
+_TLS_OPTIONS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"}
+_OPTIONS = {"db", "wait_replicas", *_TLS_OPTIONS}
+_SENTINEL_OPTIONS = {"sentinel_user", "sentinel_password"}
+# More replicas than this would make every lease wait for the slowest of many.
+MAX_WAIT_REPLICAS = 5
+
+
+@dataclass(frozen=True)
+class RedisAddress:
+    """Where the lock's Redis is."""
+
+    servers: tuple[Endpoint, ...]
+    """The one server, or some nodes of the cluster, or the sentinels."""
+    is_cluster: bool = False
+    master: Endpoint | None = None
+    """With sentinels: how to log in at the master, whose host and port they tell."""
+    service: str = ""
+    """With sentinels: the name under which they know the master."""
+    wait_replicas: int = 0
+    """How many replicas must confirm a grant before it counts."""
+
+
+def parse_redis_url(url: str) -> RedisAddress:
+    """Raises LockConfigError, which never quotes a password.
+
+    redis://user:password@host:6379/0          rediss:// for TLS
+    unix:///run/redis.sock?db=0
+    redis+sentinel://user:password@h1:26379,h2:26379/service/0?sentinel_password=…
+    redis+cluster://user:password@h1:7000,h2:7000
+    """
+    parts = urlsplit(url)
+    kind = parts.scheme.partition("+")[2]
+    known = _OPTIONS | _SENTINEL_OPTIONS if kind == "sentinel" else _OPTIONS
+    options = check_options(parts, known)
+    login = _login(parts, options)
+    wait_replicas = _wait_replicas(options)
+    if parts.scheme == "unix":
+        if parts.hostname or not parts.path.strip("/"):
+            raise LockConfigError("It names no socket. Write unix:///run/redis.sock?db=0.")
+        server = replace(login, path=unquote(parts.path), database=_database("", options))
+        return RedisAddress((server,), wait_replicas=wait_replicas)
+    hosts = parts.netloc.rpartition("@")[2]
+    if not hosts:
+        raise LockConfigError(f"It names no host. Write {parts.scheme}://{_EXAMPLES[kind]}.")
+    example = f"{parts.scheme}://{_EXAMPLES[kind]}"
+    port = SENTINEL_PORT if kind == "sentinel" else REDIS_PORT
+    places = hosts_and_ports(hosts, port, example)
+    if kind == "sentinel":
+        return _with_sentinels(parts, options, login, places, wait_replicas)
+    if kind == "cluster":
+        if _database(parts.path, options):
+            raise LockConfigError("A Redis Cluster has the database 0 only.")
+        servers = tuple(replace(login, host=host, port=port) for host, port in places)
+        return RedisAddress(servers, is_cluster=True, wait_replicas=wait_replicas)
+    if len(places) > 1:
+        raise LockConfigError(
+            "It names several hosts. Write redis+sentinel:// or redis+cluster:// for what they are."
+        )
+    host, port = places[0]
+    server = replace(login, host=host, port=port, database=_database(parts.path, options))
+    return RedisAddress((server,), wait_replicas=wait_replicas)
+
+
+_EXAMPLES = {
+    "": "host:6379/0",
+    "sentinel": "h1:26379,h2:26379,h3:26379/service/0",
+    "cluster": "h1:7000,h2:7000,h3:7000",
+}
+
+
+def _with_sentinels(
+    parts: SplitResult,
+    options: dict[str, str],
+    login: Endpoint,
+    places: list[tuple[str, int]],
+    wait_replicas: int,
+) -> RedisAddress:
+    service, _, database = unquote(parts.path).strip("/").partition("/")
+    if not service:
+        raise LockConfigError(
+            "It does not say which master the sentinels are asked for. "
+            f"Write {parts.scheme}://{_EXAMPLES['sentinel']}."
+        )
+    # Sentinels are let in by their own user and password, and speak TLS if Redis does.
+    user, password = options.get("sentinel_user", ""), options.get("sentinel_password", "")
+    sentinel = Endpoint(user=user, password=password, tls=login.tls)
+    return RedisAddress(
+        tuple(replace(sentinel, host=host, port=port) for host, port in places),
+        master=replace(login, database=_database(database, options)),
+        service=service,
+        wait_replicas=wait_replicas,
+    )
+
+
+def _login(parts: SplitResult, options: dict[str, str]) -> Endpoint:
+    userinfo = parts.netloc.rpartition("@")[0]
+    user, _, password = userinfo.partition(":")
+    if user and not password:
+        raise LockConfigError("It has a user but no password. Write redis://user:password@host.")
+    return Endpoint(user=unquote(user), password=unquote(password), tls=_tls(parts, options))
+
+
+def _tls(parts: SplitResult, options: dict[str, str]) -> Tls | None:
+    if not parts.scheme.startswith("rediss"):
+        for name in sorted(_TLS_OPTIONS & set(options)):
+            raise LockConfigError(f"The option {name!r} is for TLS only. Write rediss://.")
+        return None
+    check = options.get("ssl_check_hostname", "true").lower()
+    if check not in _YES | _NO:
+        raise LockConfigError("ssl_check_hostname is true or false.")
+    if "ssl_keyfile" in options and "ssl_certfile" not in options:
+        raise LockConfigError("It has an ssl_keyfile, but no ssl_certfile that belongs to it.")
+    return Tls(
+        options.get("ssl_ca_certs"),
+        options.get("ssl_certfile"),
+        options.get("ssl_keyfile"),
+        check in _YES,
+    )
+
+
+_YES, _NO = {"true", "1", "yes"}, {"false", "0", "no"}
+
+
+def _database(path: str, options: dict[str, str]) -> int:
+    """From the path or, as redis-py has it, from the option `db`, which counts for more."""
+    named = options.get("db", path.strip("/"))
+    if named and not named.isdecimal():
+        # Not quoted: after a password that has a bare slash, it is the password's end.
+        raise LockConfigError("Redis databases (db) are numbers: redis://host:6379/0.")
+    return int(named or 0)
+
+
+def _wait_replicas(options: dict[str, str]) -> int:
+    named = options.get("wait_replicas", "0")
+    if not named.isdecimal() or int(named) > MAX_WAIT_REPLICAS:
+        raise LockConfigError(f"wait_replicas is 0 to {MAX_WAIT_REPLICAS}, not {named!r}.")
+    return int(named)

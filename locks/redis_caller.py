@@ -1,0 +1,157 @@
+"""Asking Redis: at the right server, again if an answer was lost, and never for long."""
+
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+from locks.clock import NS_PER_S, now_ns
+from locks.errors import LockUnavailable
+from locks.redis_address import RedisAddress
+from locks.redis_node import Node
+from locks.redis_routes import route_to
+from locks.redis_scripts import ACQUIRE, Script
+from locks.redis_wire import LinkBroken, Reply, ReplyError, pack
+from locks.subscription import Subscription
+
+# A connection that broke while idle costs one quick retry; a time-out is the answer.
+RETRY_WITHIN_S = 0.5
+ATTEMPTS, RETRY_PAUSE_S = 4, 0.01
+# Replicas have this long to confirm a grant, where that is wanted; less than a reply may take.
+CONFIRM_MS = 500
+# These say at once what to do next: send the script's text, ask another server.
+_NO_PAUSE = {"NOSCRIPT", "MOVED", "ASK"}
+
+# The key of a script's run, and its arguments.
+Call = tuple[str, tuple[str | int, ...]]
+
+
+class Caller:
+    """All connections of one lock object in one process.
+
+    Every method raises LockUnavailable when Redis does not answer, within about two seconds, or
+    when it refuses.
+    """
+
+    def __init__(self, address: RedisAddress) -> None:
+        """Connects to nothing yet."""
+        self._route = route_to(address)
+        self._confirmations = address.wait_replicas
+
+    def run(self, script: Script, key: str, *arguments: str | int) -> Reply:
+        """A script's reply. It may run twice, so that must do no harm with the same token."""
+        request = script.by_sha(key, *arguments)
+        started_ns = now_ns()
+        detour: Node | None = None
+        for attempt in itertools.count(1):
+            node, is_detour = detour, detour is not None
+            try:
+                if node is None:
+                    node = self._route.node_for(key)
+                return self._ask(node, script, request, is_detour)
+            except ReplyError as error:
+                problem: Exception = error
+                failure = LockUnavailable(f"Redis refused: {error}")
+                detour = self._route.detour(error)
+                is_hopeless = False
+                if error.code == "NOSCRIPT":
+                    # A server that was restarted or flushed. It keeps the text from now on.
+                    request, detour = script.by_text(key, *arguments), node if is_detour else None
+                elif detour is None:
+                    is_hopeless = node is None or not self._route.refused(node, error)
+                pause_s = 0.0 if error.code in _NO_PAUSE else RETRY_PAUSE_S
+            except OSError as error:
+                problem, detour, is_hopeless = error, None, False
+                failure = LockUnavailable(f"Redis at {node or 'all addresses'}: {error}")
+                pause_s = RETRY_PAUSE_S
+                if node is not None:
+                    self._route.broke(node)
+            if is_hopeless or attempt == ATTEMPTS or _is_late(started_ns):
+                raise failure from problem
+            time.sleep(pause_s)
+        raise AssertionError("unreachable")
+
+    def run_all(self, script: Script, calls: Sequence[Call]) -> list[Reply]:
+        """The replies to many runs of one script, in one round trip to each server."""
+        by_node: dict[Node, list[int]] = defaultdict(list)
+        replies: list[Reply] = [None] * len(calls)
+        for number, (key, _) in enumerate(calls):
+            by_node[self._node_for(key)].append(number)
+        for node, numbers in by_node.items():
+            requests = [script.by_sha(calls[number][0], *calls[number][1]) for number in numbers]
+            try:
+                answers = node.ask_all(requests)
+            except (OSError, ReplyError) as error:
+                self._route.broke(node)
+                raise LockUnavailable(f"Redis at {node}: {error}") from error
+            for number, answer in zip(numbers, answers, strict=True):
+                replies[number] = answer
+        for number, (key, arguments) in enumerate(calls):
+            if isinstance(replies[number], ReplyError):  # a script not known, a key moved
+                replies[number] = self.run(script, key, *arguments)
+        return replies
+
+    def idle_subscription(self, key: str) -> Subscription | None:
+        """One that is connected to the server where the key is, and not in use, if there is any."""
+        return self._node_for(key).subscriptions.idle()
+
+    def subscribe(self, key: str) -> Subscription:
+        """A new subscription at the server where the key is."""
+        node = self._node_for(key)
+        try:
+            return node.subscriptions.fresh()
+        except (OSError, ReplyError) as error:
+            self._route.broke(node)
+            raise LockUnavailable(f"Redis at {node}: {error}") from error
+
+    def is_where(self, subscription: Subscription, key: str) -> bool:
+        """Whether it is connected to the server where the key is now."""
+        return subscription.home is self._node_for(key).subscriptions
+
+    def nodes(self) -> list[Node]:
+        """All servers that may hold a key."""
+        try:
+            return self._route.nodes()
+        except (OSError, ReplyError) as error:
+            raise LockUnavailable(f"Redis: {error}") from error
+
+    def ping(self) -> None:
+        """Ask every server for a sign of life."""
+        for node in self.nodes():
+            try:
+                node.ping()
+            except (OSError, ReplyError) as error:
+                self._route.broke(node)
+                raise LockUnavailable(f"Redis at {node}: {error}") from error
+
+    def close(self) -> None:
+        """Close all connections; threads that wait are woken."""
+        self._route.close()
+
+    def abandon(self) -> None:
+        """Close a forked child's copies of the connections without a word to Redis."""
+        self._route.abandon()
+
+    def _node_for(self, key: str) -> Node:
+        try:
+            return self._route.node_for(key)
+        except (OSError, ReplyError) as error:
+            raise LockUnavailable(f"Redis: {error}") from error
+
+    def _ask(self, node: Node, script: Script, request: bytes, is_detour: bool) -> Reply:
+        if is_detour:
+            return node.ask_after(pack("ASKING"), request)
+        if script is not ACQUIRE or not self._confirmations:
+            return node.ask(request)
+        reply, confirmed = node.ask_all([request, pack("WAIT", self._confirmations, CONFIRM_MS)])
+        if isinstance(reply, ReplyError):
+            raise reply
+        if isinstance(reply, bytes) and confirmed < self._confirmations:
+            raise LinkBroken(
+                f"{confirmed} of {self._confirmations} replicas confirmed the lease in time."
+            )
+        return reply
+
+
+def _is_late(started_ns: int) -> bool:
+    return now_ns() - started_ns > RETRY_WITHIN_S * NS_PER_S

@@ -1,0 +1,103 @@
+"""One Redis server as the lock uses it: connections for requests, and subscriptions."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from locks.redis_wire import Endpoint, Link, Reply, ReplyError, pack
+from locks.subscription import Subscriptions
+
+T = TypeVar("T")
+# More than this at once are made when needed, and closed after use.
+MAX_IDLE = 64
+
+
+class Node:
+    """Connections to one server. Every request has a connection to itself while it runs.
+
+    `check` is run on every new connection and may refuse it by raising OSError.
+    """
+
+    def __init__(self, endpoint: Endpoint, check: Callable[[Link], None] | None = None) -> None:
+        self.endpoint = endpoint
+        self.subscriptions = Subscriptions(self.connect)
+        self._check = check
+        self._is_closed = False
+        # Last in, first out, so that a burst's connections stay idle together. Appending to and
+        # popping from a list are atomic: no lock is needed.
+        self._idle: list[Link] = []
+
+    def __str__(self) -> str:
+        return str(self.endpoint)
+
+    def connect(self) -> Link:
+        """A new connection. Raises OSError or ReplyError."""
+        link = Link(self.endpoint)
+        if self._check is not None:
+            try:
+                self._check(link)
+            except BaseException:
+                link.close()
+                raise
+        return link
+
+    def ask(self, request: bytes) -> Reply:
+        """The reply to a request; raises it if it is a ReplyError, and OSError."""
+        reply = self._use(lambda link: link.ask(request))
+        if isinstance(reply, ReplyError):
+            raise reply
+        return reply
+
+    def ask_all(self, requests: list[bytes]) -> list[Reply]:
+        """The replies to requests that are sent at once, ReplyErrors among them."""
+        return self._use(lambda link: link.ask_all(requests))
+
+    def ask_after(self, opening: bytes, request: bytes) -> Reply:
+        """As `ask`, on a connection that is told something first."""
+        first, reply = self.ask_all([opening, request])
+        for each in (first, reply):
+            if isinstance(each, ReplyError):
+                raise each
+        return reply
+
+    def ping(self) -> None:
+        """Raises OSError or ReplyError."""
+        self.ask(pack("PING"))
+
+    def close(self) -> None:
+        """Close every connection; those in use when their request is over."""
+        self._is_closed = True
+        self._drop_idle()
+        self.subscriptions.close()
+
+    def abandon(self) -> None:
+        """Close a forked child's copies."""
+        self._is_closed = True
+        while self._idle:
+            self._idle.pop().abandon()
+        self.subscriptions.abandon()
+
+    def _use(self, work: Callable[[Link], T]) -> T:
+        try:
+            link = self._idle.pop()
+        except IndexError:
+            link = self.connect()
+        try:
+            result = work(link)
+        except BaseException:
+            # Whatever broke this one broke those that lay idle as well. A reply may be on its way
+            # still, so a connection is never used again after an error, of whatever kind.
+            link.close()
+            self._drop_idle()
+            raise
+        if self._is_closed or len(self._idle) >= MAX_IDLE:
+            link.close()
+        else:
+            self._idle.append(link)
+        return result
+
+    def _drop_idle(self) -> None:
+        while True:
+            try:
+                self._idle.pop().close()
+            except IndexError:
+                return
