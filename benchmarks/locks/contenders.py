@@ -1,8 +1,10 @@
 """Who takes part: our three back ends, the known libraries, and the floor of each service.
 
 A floor is the least that a lock on that service can do, written by hand, for a key that nobody
-else wants: it cannot wait, has no fence, and renews nothing. A library is used as its own
-documentation shows, a new lock object per cycle, with its own defaults but for the lease's time.
+else wants: it cannot wait, has no fence, and renews nothing. On Redis `SET NX PX` and an EVALSHA
+of compare and delete; on ZooKeeper an ephemeral create and a delete; with files open(O_EXCL), a
+write and unlink. A library is used as its own documentation shows, a new lock object per cycle,
+with its own defaults but for the lease's time; pottery's Redlock has one master.
 """
 
 import os
@@ -210,7 +212,7 @@ _NO_QUEUE = frozenset(MEASURES) - {QUEUE}
 CONTENDERS: dict[str, Contender] = {
     each.name: each
     for each in (
-        Contender("floor-redis", "floor: SET NX PX + EVALSHA", "redis", _floor_redis, _ALONE),
+        Contender("floor-redis", "floor, Redis", "redis", _floor_redis, _ALONE),
         Contender("ours-redis", "ours, Redis", "redis", _ours),
         Contender("redis-py", "redis-py Lock", "redis", _redis_py, _NO_QUEUE),
         Contender("python-redis-lock", "python-redis-lock", "redis", _python_redis_lock),
@@ -221,18 +223,18 @@ CONTENDERS: dict[str, Contender] = {
             _python_redis_lock_renewing,
             frozenset({CYCLE}),
         ),
-        Contender("pottery", "pottery Redlock, one master", "redis", _pottery, _NO_QUEUE - {KEYS}),
+        Contender("pottery", "pottery Redlock", "redis", _pottery, _NO_QUEUE - {KEYS}),
         Contender("sherlock", "sherlock RedisLock", "redis", _sherlock, _NO_QUEUE - {KEYS}),
         Contender(
             "floor-zookeeper",
-            "floor: create + delete, ephemeral",
+            "floor, ZooKeeper",
             "zookeeper",
             _floor_zookeeper,
             _ALONE,
         ),
         Contender("ours-zookeeper", "ours, ZooKeeper", "zookeeper", _ours_zookeeper),
         Contender("kazoo", "kazoo Lock", "zookeeper", _kazoo_lock),
-        Contender("floor-file", "floor: O_EXCL + write + unlink", "file", _floor_file, _ALONE),
+        Contender("floor-file", "floor, files", "file", _floor_file, _ALONE),
         Contender("ours-file", "ours, files", "file", _ours),
     )
 }

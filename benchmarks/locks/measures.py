@@ -40,7 +40,7 @@ HOLD_S = 0.001
 START_NS = 100 * NS_PER_MS
 GTHREAD_PROCESSES, GTHREAD_THREADS = 4, 4
 # A slice is short enough that the machine's mood is the same for all in it.
-SLICE_NS = 25 * NS_PER_MS
+SLICE_NS = 10 * NS_PER_MS
 # Keys come back, as they do where an order is paid in several steps.
 KEYS_IN_TURN = 16
 
@@ -64,7 +64,7 @@ class Plan:
 FULL = Plan(
     rounds=5,
     rare_rounds=3,
-    slices=30,
+    slices=75,
     turns=10,
     loop_s=2.5,
     idle_s=4.0,
@@ -74,7 +74,7 @@ FULL = Plan(
 QUICK = Plan(
     rounds=2,
     rare_rounds=1,
-    slices=12,
+    slices=30,
     turns=4,
     loop_s=0.6,
     idle_s=1.0,

@@ -12,10 +12,13 @@ from benchmarks.locks.report import keys_of_floor, keys_threads
 
 WIDTH, PANEL_HEIGHT, MARGIN = 960, 300, 16
 PANEL_WIDTH = WIDTH // 2
-LABELS, TITLE, ROW = 190, 34, 20
+LABELS, TITLE, ROW = 180, 34, 20
 INK, FAINT, PAPER = "#222222", "#d0d0d0", "#ffffff"
 OURS, FLOOR, LIBRARY = "#0b6e4f", "#bdbdbd", "#8a9bb4"
-LINES = ("#0b6e4f", "#7a9e3c", "#b5651d", "#4f6d9a", "#8a4f7d", "#bdbdbd", "#777777", "#2f4858")
+# Lines: a hue for each service; ours the darkest, the floor dashed.
+OWN_HUES = {"redis": "#0b6e4f", "zookeeper": "#a63d00", "file": "#123a6d"}
+FLOOR_HUES = {"redis": "#5fb49c", "zookeeper": "#e08e5a", "file": "#7f9fc9"}
+LIBRARY_HUES = {"redis-py": "#9bc53d", "python-redis-lock": "#4f9d2f", "kazoo": "#f2b134"}
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class _Axis:
 def draw(book: Book) -> str:
     """The whole picture."""
     panels = [
-        _bars(book, "alone: rate ÷ its service's floor", CYCLE, "of_floor", mark=0.85),
-        _bars(book, "16 processes on one key: drain ÷ ideal (log)", CROWD, "drain", mark=1.3),
+        _bars(book, "alone: rate ÷ its floor (wanted: 0.85)", CYCLE, "of_floor", mark=0.85),
+        _bars(book, "16 on one key: drain ÷ ideal (wanted: 1.3; log)", CROWD, "drain", mark=1.3),
         _bars(book, "hand-over ÷ hold of 1 ms (log)", CROWD, "handover"),
         _lines(book, "a key per thread: rate ÷ floor with one thread"),
     ]
@@ -78,7 +81,6 @@ def _bars(book: Book, title: str, measure: str, figure: str, *, mark: float | No
     if mark is not None:
         at, bottom = left + axis.place(mark) * width, TITLE + len(found) * ROW
         parts.append(_line(at, TITLE, at, bottom, INK, dash=True))
-        parts.append(_text(at, bottom + 13, f"wanted {mark:g}", anchor="middle"))
     return "".join(parts)
 
 
@@ -109,15 +111,15 @@ def _lines(book: Book, title: str) -> str:
     parts.append(_line(left, top + height, left + width, top + height, FAINT))
     parts += [_text(spot(n, 0)[0], top + height + 15, f"{n}", anchor="middle") for n in threads]
     parts.append(_text(left + width, top + height + 30, "threads (log)", anchor="end"))
-    step = up.high / 4
-    for tick in (0, 1, 2, 3, 4):
+    step = 10 ** math.floor(math.log10(up.high)) / 2
+    for tick in range(int(up.high / step) + 1):
         y = spot(1, tick * step)[1]
         parts += [
             _line(left, y, left + width, y, FAINT),
-            _text(left - 6, y + 4, f"{tick * step:.2g}", anchor="end"),
+            _text(left - 6, y + 4, f"{tick * step:g}", anchor="end"),
         ]
     for row, (contender, points) in enumerate(shown.items()):
-        colour = LINES[row % len(LINES)]
+        colour = _hue(contender)
         parts += [
             _polyline([spot(*point) for point in points], colour, dash=contender.is_floor),
             _line(left + width + 8, top + 8 + row * ROW, left + width + 24, top + 8 + row * ROW,
@@ -135,6 +137,14 @@ def _colour(contender: Contender) -> str:
     if contender.is_ours:
         return OURS
     return FLOOR if contender.is_floor else LIBRARY
+
+
+def _hue(contender: Contender) -> str:
+    if contender.is_ours:
+        return OWN_HUES[contender.service]
+    if contender.is_floor:
+        return FLOOR_HUES[contender.service]
+    return LIBRARY_HUES.get(contender.name, LIBRARY)
 
 
 def _text(x: float, y: float, words: str, *, anchor: str = "start", weight: str = "normal") -> str:
