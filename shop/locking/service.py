@@ -1,5 +1,6 @@
 """Beginning an epoch: the first by whoever comes first, every later one by an operator."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -37,24 +38,32 @@ def begin_first(lock: LeaseLock, clock: Clock) -> None:
 
     Raises LockUnavailable where that cannot say whose fences it grants.
     """
-    _begin(lock, clock, "first start", first_only=True)
+    _begin(lock, clock, "first start", lambda before, realm: before is None)
 
 
-def adopt(lock: LeaseLock, clock: Clock, *, reason: str = "adopted") -> Adopted:
+def adopt(lock: LeaseLock, clock: Clock, *, anew: bool = False, reason: str = "adopted") -> Adopted:
     """From now on the books believe this lock service, and refuse the one before it.
 
-    Does nothing where they do already. Whoever still holds a lease of the service before writes
-    nothing more, whatever it believes. Raises LockUnavailable.
+    Whoever still holds a lease of the service before writes nothing more, whatever it believes.
+    Does nothing where the books believe this one already; with `anew` an epoch begins even then.
+    That is for a Redis that lost its data while its clock was set back: leases that it granted
+    before have fences above those that it grants now. Raises LockUnavailable.
     """
-    return _begin(lock, clock, reason, first_only=False)
+
+    def is_due(before: Epoch | None, realm: str) -> bool:
+        return anew or before is None or before.realm != realm
+
+    return _begin(lock, clock, reason, is_due)
 
 
-def _begin(lock: LeaseLock, clock: Clock, reason: str, *, first_only: bool) -> Adopted:
+def _begin(
+    lock: LeaseLock, clock: Clock, reason: str, is_due: Callable[[Epoch | None, str], bool]
+) -> Adopted:
     realm = lock.realm()
 
     def work() -> Adopted:
         before = store.current_epoch()
-        if before is not None and (first_only or before.realm == realm):
+        if before is not None and not is_due(before, realm):
             return Adopted(epoch=before, before=before)
         epoch = Epoch(number=1 if before is None else before.number + 1, realm=realm)
         db.session.execute(
