@@ -36,7 +36,7 @@ from benchmarks.locks.crew import Crew
 from benchmarks.locks.measures import FULL, LEASE_MS, QUICK, Plan, Round, measures_of_round, warm_up
 from benchmarks.locks.plot import draw
 from benchmarks.locks.report import NoMarkers, as_text, write_into
-from tests.processes import make_folder
+from tests.processes import make_folder, remove_folder
 from tests.services import RedisServer, ZooKeeperServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,7 +142,9 @@ def _addresses(services: set[str], stack: ExitStack) -> tuple[dict[str, str], di
         addresses["zookeeper"] = stack.enter_context(ZooKeeperServer()).hosts
         servers["ZooKeeper"] = "one server, not flushing to disk"
     if "file" in services:
-        addresses["file"] = f"file://{make_folder('bench-locks')}"
+        folder = make_folder("bench-locks")
+        stack.callback(remove_folder, folder)
+        addresses["file"] = f"file://{folder}"
     return addresses, servers
 
 
