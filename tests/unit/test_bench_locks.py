@@ -70,7 +70,7 @@ def test_a_spread_is_the_median_with_the_extremes() -> None:
 
 
 def test_drain_and_hand_over_are_those_of_a_line_drawn_by_hand() -> None:
-    """Three holds of 2 ms between 2 and 10 ms; the hand-overs take 0.5 and 1.5 ms; all asked at 0."""
+    """Three holds of 2 ms between 2 and 10 ms, hand-overs of 0.5 and 1.5 ms; all asked at 0."""
     turns = [
         Turn(0, int(4.5 * MS), int(6.5 * MS), 7 * MS),
         Turn(0, 2 * MS, 4 * MS, 5 * MS),
