@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +99,32 @@ print(*seen.events())
 """
 
 
+class Failing(LockObserver):
+    """Raises at everything, and remembers at what."""
+
+    def __init__(self) -> None:
+        self.called: set[str] = set()
+
+    def _fail(self, event: str) -> None:
+        self.called.add(event)
+        raise RuntimeError(f"the observer's own fault at {event}")
+
+    def granted(self, backend: str, wait_ns: int, ahead: int) -> None:
+        self._fail("granted")
+
+    def timed_out(self, backend: str, wait_ns: int) -> None:
+        self._fail("timed_out")
+
+    def released(self, backend: str, held_ns: int) -> None:
+        self._fail("released")
+
+    def renewed(self, backend: str, leases: int) -> None:
+        self._fail("renewed")
+
+    def lost(self, backend: str) -> None:
+        self._fail("lost")
+
+
 @pytest.fixture(params=BACKENDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A lock service of each kind."""
@@ -168,6 +195,22 @@ def test_a_wait_in_vain_is_told_as_timed_out_with_its_length(
     assert seen.numbers("timed_out")[1][0] >= 50_000_000
 
 
+def test_a_grant_after_waiting_tells_who_was_ahead_and_how_long_it_took(
+    lock: LeaseLock, other: LeaseLock, seen: Recording, key: str
+) -> None:
+    held = other.acquire(key, lease_ms=LONG_LEASE_MS, wait_ms=0)
+    timer = threading.Timer(0.1, held.release)
+    timer.start()
+    lock.acquire(key, lease_ms=LONG_LEASE_MS, wait_ms=PATIENCE_MS).release()
+    timer.join()
+    assert seen.events() == ["granted", "released"]
+    [(wait_ns, ahead)] = seen.numbers("granted")
+    assert wait_ns >= 50_000_000
+    # Files keep no queue that could be counted.
+    assert ahead == 1 or lock.backend == "file"
+    assert all(took_ns >= 0 for (took_ns,) in seen.numbers("handed_over"))
+
+
 def test_a_bad_argument_is_told_as_nothing(lock: LeaseLock, seen: Recording) -> None:
     with pytest.raises(ValueError, match="key"):
         lock.acquire("no key", lease_ms=LONG_LEASE_MS, wait_ms=0)
@@ -198,6 +241,18 @@ def test_each_renewal_is_told_with_the_number_of_leases(
         wait_until(lambda: seen.count("renewed") >= 2, "it is renewed twice")
     assert set(seen.events()) == {"granted", "renewed", "released"}
     assert {number for (number,) in seen.numbers("renewed")} == {1}
+
+
+def test_a_lease_that_was_broken_is_told_as_lost_once_and_then_as_released(
+    lock: LeaseLock, other: LeaseLock, seen: Recording, key: str
+) -> None:
+    lease = lock.acquire(key, lease_ms=LEASE_MS, wait_ms=0)
+    other.break_lease(key)
+    wait_until(lambda: seen.count("lost") == 1, "the loss is told")
+    assert lease.lost.is_set()
+    lease.release()
+    lock.close()
+    assert seen.events("renewed", "renewal_failed") == ["granted", "lost", "released"]
 
 
 def test_a_lease_that_ran_out_while_its_process_was_frozen_is_told_as_lost_once(
@@ -240,6 +295,29 @@ def test_closing_the_lock_gives_back_what_is_held_and_tells_so(
     lock.acquire(key, lease_ms=LONG_LEASE_MS, wait_ms=0)
     lock.close()
     assert seen.events() == ["granted", "released"]
+
+
+def test_an_observer_that_raises_at_everything_hurts_no_lease(
+    url: str, other: LeaseLock, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = Failing()
+    lock = from_url(url, failing)
+    with hold(lock, key, lease_ms=LEASE_MS, wait_ms=0) as lease:
+        wait_until(lambda: "renewed" in failing.called, "it is renewed")
+        lease.ensure_held()
+        with pytest.raises(LockTimeout):
+            lock.acquire(key, lease_ms=LEASE_MS, wait_ms=0)
+        other.break_lease(key)
+        wait_until(lambda: "lost" in failing.called, "the loss is told")
+        assert lease.lost.is_set()
+    assert failing.called == {"granted", "renewed", "timed_out", "lost", "released"}
+    # It renews still: the fault did not end its thread.
+    failing.called.clear()
+    with hold(lock, key, lease_ms=LEASE_MS, wait_ms=PATIENCE_MS) as lease:
+        wait_until(lambda: "renewed" in failing.called, "it is renewed again")
+        lease.ensure_held()
+    lock.close()
+    assert "A lock's observer failed" in caplog.text
 
 
 def test_a_forked_child_tells_of_its_own_leases_only(
