@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from benchmarks.locks.contenders import WAIT_S, Contender
 from benchmarks.locks.figures import Turn
@@ -102,25 +102,28 @@ class Worker:
         return worker
 
     def _pipe_in(self) -> int:
-        if self._child.stdin is None:
-            raise WorkerFailed("there is no way to tell it")
-        return self._child.stdin.fileno()
+        return _open_pipe(self._child.stdin)
 
     def _pipe_out(self) -> int:
-        if self._child.stdout is None:
-            raise WorkerFailed("there is no way to hear it")
-        return self._child.stdout.fileno()
+        return _open_pipe(self._child.stdout)
+
+
+def _open_pipe(pipe: IO[bytes] | None) -> int:
+    if pipe is None or pipe.closed:
+        raise WorkerFailed("a process of the crew has ended")
+    return pipe.fileno()
 
 
 class Crew:
-    """Sixteen workers. One that was killed, or is no longer to be trusted, is replaced."""
+    """Some workers. One that was killed, or is no longer to be trusted, is replaced."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = SIZE) -> None:
+        self._size = size
         self.workers: list[Worker] = []
 
     def __enter__(self) -> Self:
         try:
-            for _ in range(SIZE):
+            for _ in range(self._size):
                 self.workers.append(Worker())
             _await(self.workers)
         except BaseException:
@@ -150,7 +153,7 @@ class Crew:
         _await(new)
 
     def at(self, contender: Contender, address: str, lease_ms: int, count: int = SIZE) -> "Gang":
-        """`with crew.at(…) as gang`: the first `count` workers, connected."""
+        """`with crew.at(…) as gang`: at most `count` of the workers, connected."""
         return Gang(self, self.workers[:count], contender, address, lease_ms)
 
 

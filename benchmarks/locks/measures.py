@@ -51,7 +51,7 @@ class Plan:
 
     rounds: int
     rare_rounds: int
-    """For what takes long and varies little: idle and queue."""
+    """For what takes long and varies little: idle, queue and keys."""
     slices: int
     turns: int
     """Of each process in a crowd."""
@@ -64,11 +64,11 @@ class Plan:
 FULL = Plan(
     rounds=5,
     rare_rounds=3,
-    slices=75,
-    turns=10,
-    loop_s=2.5,
-    idle_s=4.0,
-    spin_s=0.35,
+    slices=60,
+    turns=8,
+    loop_s=2.0,
+    idle_s=3.0,
+    spin_s=0.3,
     threads=(1, 2, 4, 8, 16, 32, 64),
 )
 QUICK = Plan(
@@ -207,7 +207,7 @@ def warm_up(clients: dict[str, Client]) -> None:
 
 def measures_of_round(plan: Plan, number: int, chosen: list[str]) -> list[str]:
     """What is measured in round `number`, counted from 1."""
-    rare = {IDLE, QUEUE} if number > plan.rare_rounds else set()
+    rare = {IDLE, QUEUE, KEYS} if number > plan.rare_rounds else set()
     return [measure for measure in MEASURES if measure in chosen and measure not in rare]
 
 

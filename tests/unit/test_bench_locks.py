@@ -1,6 +1,7 @@
 """The benchmark of the locks: its figures are right, and a wrong wish is refused with a reason."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -9,11 +10,13 @@ import pytest
 from benchmarks.locks.__main__ import main
 from benchmarks.locks.book import Book, Entry, NoBook
 from benchmarks.locks.contenders import CONTENDERS, CROWD, CYCLE, KEYS, floor_of
+from benchmarks.locks.crew import Crew, WorkerFailed
 from benchmarks.locks.figures import Turn, TwoHolders, crowd, jain, spread
 from benchmarks.locks.measures import FULL, measures_of_round
 from benchmarks.locks.plot import draw
 from benchmarks.locks.report import BEGIN, END, NoMarkers, as_text, keys_of_floor, write_into
 from benchmarks.locks.targets import TARGETS, verdicts
+from tests.processes import free_port
 
 MS = 1_000_000
 
@@ -256,6 +259,44 @@ def test_without_a_run_there_is_nothing_to_write_into_the_page(
 ) -> None:
     assert main(["--write-docs", "--out", str(tmp_path)]) == 2
     assert "make bench-locks" in capsys.readouterr().err
+
+
+@pytest.fixture
+def crew() -> Iterator[Crew]:
+    with Crew(size=2) as crew:
+        yield crew
+
+
+def test_the_cpu_of_a_process_is_read_from_outside_even_while_it_is_frozen(
+    crew: Crew, tmp_path: Path
+) -> None:
+    worker = crew.workers[0]
+    at_rest_ns = worker.cpu_ns()
+    worker.ask("open", contender="floor-file", address=f"file://{tmp_path}", lease_ms=1_000)
+    assert worker.ask("spin", keys=["a", "b"], for_s=0.05)["cycles"] > 0
+    worker.freeze()
+    frozen_ns = worker.cpu_ns()
+    assert frozen_ns > at_rest_ns
+    assert worker.cpu_ns() == frozen_ns
+
+
+def test_a_worker_whose_lock_fails_says_why_and_is_replaced(crew: Crew, tmp_path: Path) -> None:
+    first = list(crew.workers)
+    nobody = f"redis://127.0.0.1:{free_port()}/0"
+    with pytest.raises(WorkerFailed, match="refused"):
+        crew.at(CONTENDERS["floor-redis"], nobody, 1_000).__enter__()
+    assert set(first).isdisjoint(crew.workers)
+    with crew.at(CONTENDERS["ours-file"], f"file://{tmp_path}", 1_000) as gang:
+        turns = gang.work("key", threads=2, hold_s=0.0, start_ns=0, count=3)
+    assert [len(each) for each in turns] == [3, 3, 3, 3]
+    assert crowd([turn for each in turns for turn in each]).turns == 12
+
+
+def test_a_worker_that_was_killed_is_not_waited_for(crew: Crew) -> None:
+    worker = crew.workers[1]
+    worker.kill()
+    with pytest.raises(WorkerFailed, match="has ended"):
+        worker.ask("hello")
 
 
 def test_a_real_run_fills_the_book(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
