@@ -30,7 +30,6 @@ from benchmarks.locks.contenders import (
     MEASURES,
     Client,
     Contender,
-    floor_of,
 )
 from benchmarks.locks.crew import Crew
 from benchmarks.locks.measures import FULL, LEASE_MS, QUICK, Plan, Round, measures_of_round, warm_up
@@ -98,8 +97,12 @@ def _chosen(only: list[str]) -> tuple[list[str], list[Contender]]:
             )
     measures = [name for name in MEASURES if name in only] or list(MEASURES)
     names = [name for name in CONTENDERS if name in only] or list(CONTENDERS)
-    floors = {floor_of(CONTENDERS[name].service) for name in names}
-    return measures, [each for each in CONTENDERS.values() if each.name in {*names, *floors}]
+    services = {CONTENDERS[name].service for name in names}
+    return measures, [
+        each
+        for each in CONTENDERS.values()
+        if each.name in names or (each.is_floor and each.service in services)
+    ]
 
 
 def _run(plan: Plan, measures: list[str], contenders: list[Contender], *, is_quick: bool) -> Book:

@@ -3,10 +3,15 @@
 A floor is the least that a lock on that service can do, written by hand, for a key that nobody
 else wants: it cannot wait, has no fence, and renews nothing. On Redis `SET NX PX` and an EVALSHA
 of compare and delete; on ZooKeeper an ephemeral create and a delete; with files open(O_EXCL), a
-write and unlink. A library is used as its own documentation shows, a new lock object per cycle,
-with its own defaults but for the lease's time; pottery's Redlock has one master.
+write and unlink. For crowds there is another kind of floor, the shortest way from one holder to the
+next: a token in a Redis list that is passed on by BLPOP and LPUSH (and is gone for ever with a
+process that dies with it), and a flock (that waits without end and with no regard to who is first).
+
+A library is used as its own documentation shows, a new lock object per cycle, with its own defaults
+but for the lease's time; pottery's Redlock has one master.
 """
 
+import fcntl
 import os
 import secrets
 from collections.abc import Callable
@@ -60,8 +65,8 @@ class Contender:
 
     @property
     def is_floor(self) -> bool:
-        """Whether the others on its service are measured against it."""
-        return self.name == floor_of(self.service)
+        """Whether it is no lock to use, but what the others on its service are measured against."""
+        return self.name.startswith("floor-")
 
     @property
     def is_ours(self) -> bool:
@@ -70,7 +75,7 @@ class Contender:
 
 
 def floor_of(service: str) -> str:
-    """Name of a service's floor."""
+    """Name of a service's floor for a key that nobody else wants."""
     return f"floor-{service}"
 
 
@@ -114,6 +119,34 @@ def _floor_file(address: str, lease_ms: int) -> Client:
         os.write(file, secrets.token_hex(16).encode("ascii"))
         os.close(file)
         return path.unlink
+
+    return Client(take, lambda: None)
+
+
+def _queue_redis(address: str, lease_ms: int) -> Client:
+    client = redis.Redis.from_url(address, socket_timeout=None)
+    known: set[str] = set()
+
+    def take(key: str) -> Release:
+        if key not in known:
+            known.add(key)
+            if client.set(f"{key}-made", "1", nx=True):
+                client.lpush(key, "token")
+        if client.blpop(key, timeout=WAIT_S) is None:
+            raise NotHeld(key)
+        return lambda: client.lpush(key, "token")
+
+    return Client(take, client.close)
+
+
+def _queue_file(address: str, lease_ms: int) -> Client:
+    folder = Path(address.removeprefix("file://")) / "flock"
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def take(key: str) -> Release:
+        file = os.open(folder / key, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return lambda: os.close(file)
 
     return Client(take, lambda: None)
 
@@ -206,6 +239,7 @@ def _taken(was_granted: object, key: str, release: Release) -> Release:
 
 
 _ALONE = frozenset({CYCLE, KEYS})
+_TOGETHER = frozenset({CROWD, GTHREAD})
 # Who asks again and again has no queue, and so no first waiter.
 _NO_QUEUE = frozenset(MEASURES) - {QUEUE}
 
@@ -213,6 +247,9 @@ CONTENDERS: dict[str, Contender] = {
     each.name: each
     for each in (
         Contender("floor-redis", "floor, Redis", "redis", _floor_redis, _ALONE),
+        Contender(
+            "floor-redis-queue", "floor, Redis: BLPOP, LPUSH", "redis", _queue_redis, _TOGETHER
+        ),
         Contender("ours-redis", "ours, Redis", "redis", _ours),
         Contender("redis-py", "redis-py Lock", "redis", _redis_py, _NO_QUEUE),
         Contender("python-redis-lock", "python-redis-lock", "redis", _python_redis_lock),
@@ -235,6 +272,7 @@ CONTENDERS: dict[str, Contender] = {
         Contender("ours-zookeeper", "ours, ZooKeeper", "zookeeper", _ours_zookeeper),
         Contender("kazoo", "kazoo Lock", "zookeeper", _kazoo_lock),
         Contender("floor-file", "floor, files", "file", _floor_file, _ALONE),
+        Contender("floor-file-queue", "floor, files: flock", "file", _queue_file, _TOGETHER),
         Contender("ours-file", "ours, files", "file", _ours),
     )
 }

@@ -307,6 +307,7 @@ def test_a_real_run_fills_the_book(tmp_path: Path, capsys: pytest.CaptureFixture
     assert {(entry.measure, entry.contender) for entry in book.entries} == {
         (CYCLE, "floor-file"),
         (CYCLE, "ours-file"),
+        (CROWD, "floor-file-queue"),
         (CROWD, "ours-file"),
     }
     assert book.values(CYCLE, "floor-file", "of_floor") == [1.0, 1.0]
