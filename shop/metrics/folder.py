@@ -5,6 +5,9 @@ own, `<kind>_<pid>.db`, mapped into memory, and adds them all up when asked. The
 that have ended must go on being counted, lest a sum fall, and would pile up: they are folded into
 one, `<kind>_0.db` (no process has PID 0), whenever a process starts and whenever somebody asks.
 
+The files are mapped into memory, and a process that writes to a mapped page for which the disk has
+no room is killed (SIGBUS). So their room is taken when a process starts: its lack is an error then.
+
 The processes must see each other's PIDs: one host, one container, or containers that share a PID
 namespace.
 """
@@ -16,7 +19,7 @@ import struct
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
@@ -30,7 +33,13 @@ log = structlog.get_logger("payonce.metrics")
 
 ENV = "PROMETHEUS_MULTIPROC_DIR"
 FOLDED = 0
-_FILE = re.compile(r"(counter|histogram)_(\d{1,10})\.db")
+KINDS = ("counter", "histogram")
+_FILE = re.compile(rf"({'|'.join(KINDS)})_(\d{{1,10}})\.db")
+# More than all label values together take: about 4 kB for a route and status, twenty times that
+# for all the rest.
+ROOM_BYTES = 1_048_576
+# What an entry takes beside its key, at most (prometheus_client.mmap_dict).
+_ENTRY_BYTES = 32
 # Folding takes milliseconds; whoever keeps the lock longer is stopped, and not waited for.
 PATIENCE_S, POLL_S = 2.0, 0.01
 # What a file that was cut off in the middle of being made gives when it is read.
@@ -43,6 +52,13 @@ def prepare(folder: Path) -> None:
     with _alone_in(folder, patience_s=0) as alone:
         if alone:
             _fold(folder)
+
+
+def take_room(folder: Path) -> None:
+    """Take the room of this process's files, before anything is counted. Raises OSError."""
+    for kind in KINDS:
+        with (folder / f"{kind}_{os.getpid()}.db").open("ab") as file:
+            file.write(bytes(max(0, ROOM_BYTES - file.tell())))
 
 
 def exposition(folder: Path | None) -> bytes:
@@ -88,7 +104,11 @@ def _fold(folder: Path) -> None:
         for path in [target, *paths]:
             for key, value in _values(path):
                 sums[key] += value
-        _write(target, sums)
+        try:
+            _write(target, sums)
+        except OSError as error:  # no room: they are counted one by one until there is
+            log.warning("metrics_not_folded", error=str(error))
+            continue
         for path in paths:
             path.unlink()
 
@@ -107,9 +127,9 @@ def _values(path: Path) -> list[tuple[str, float]]:
 
 def _write(target: Path, sums: dict[str, float]) -> None:
     """Put these values in the place of the file's, whole or not at all."""
-    draft = target.with_suffix(".draft")
-    with suppress(FileNotFoundError):
-        draft.unlink()  # of a process that was killed while it folded
+    draft = target.with_suffix(".draft")  # overwrites that of a process killed while it folded
+    room = _ENTRY_BYTES + sum(len(key.encode()) + _ENTRY_BYTES for key in sums)
+    draft.write_bytes(bytes(room))
     written = MmapedDict(str(draft))  # type: ignore[no-untyped-call]
     for key, value in sums.items():
         written.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]

@@ -37,6 +37,7 @@ def init_metrics(app: Flask, chosen: Settings) -> None:
     if chosen.metrics_folder:
         try:
             folder.prepare(Path(chosen.metrics_folder))
+            folder.take_room(Path(chosen.metrics_folder))
         except OSError as error:
             raise SettingsError(
                 f"{folder.ENV}={chosen.metrics_folder}: cannot be made or written in "

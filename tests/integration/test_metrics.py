@@ -51,7 +51,12 @@ class Measured:
 
     def workers(self) -> set[int]:
         """The PIDs of those that have counted something and live."""
-        found = {int(path.stem.rpartition("_")[2]) for path in self.folder.glob("*.db")}
+        found = {
+            int(path.stem.rpartition("_")[2])
+            for path in self.folder.glob("*.db")
+            # It begins with how many bytes are in use.
+            if path.read_bytes()[:4].strip(b"\0")
+        }
         return {pid for pid in found if pid and process_exists(pid)}
 
     def look_until_both_answered(self) -> int:

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from shop.errors import OrderClosed
 from shop.metrics import folder, instruments, tell
-from tests.architecture.source import importers, lies_in
+from tests.architecture.source import importers, imports_of, lies_in
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "metrics.md"
@@ -32,10 +32,10 @@ sys.stdin.read()
 """
 
 
-def counting(place: Path, times: int) -> "subprocess.Popen[str]":
+def counting(place: Path, times: int, code: str = COUNTING) -> "subprocess.Popen[str]":
     """A process that has counted so many times and lives until its input ends."""
     process = subprocess.Popen(
-        [sys.executable, "-c", COUNTING, str(times)],
+        [sys.executable, "-c", code, str(times)],
         cwd=ROOT,
         env={**os.environ, folder.ENV: str(place)},
         stdin=subprocess.PIPE,
@@ -115,6 +115,12 @@ def test_every_metric_is_listed_in_the_docs_with_its_kind_and_labels_and_nothing
     assert listed() == declared()
 
 
+def test_the_docs_name_no_metric_that_is_not_there() -> None:
+    words = set(re.findall(r"payonce_\w+", PAGE.read_text(encoding="utf-8")))
+    samples = {name + end for name in declared() for end in ("", "_count", "_sum", "_bucket")}
+    assert words - samples == set()
+
+
 def test_names_follow_the_conventions_of_prometheus() -> None:
     for name, (kind, labels) in declared().items():
         assert name.startswith("payonce_"), name
@@ -127,6 +133,12 @@ def test_the_metrics_library_is_known_to_the_metrics_alone() -> None:
     found = importers("prometheus_client")
     assert found
     assert {name for name in found if not lies_in(name, "shop.metrics")} == set()
+
+
+def test_the_metrics_know_neither_the_books_nor_who_is_served() -> None:
+    above = ["shop.*.views", "shop.*.service", "shop.*.store", "shop.*.models", "shop.wiring"]
+    assert imports_of(["shop.metrics"], [*above, "shop.db"], but=("shop.metrics.views",)) == []
+    assert imports_of(["shop.metrics.views"], ["shop.*.service", "shop.db", "shop.wiring"]) == []
 
 
 # What is said
@@ -226,3 +238,37 @@ def test_a_file_that_was_cut_off_in_the_making_hides_no_other(place: Path) -> No
     (place / "counter_0.draft").write_bytes(b"left by a killed process")
     assert sums(place) == (2, 2, 0.04)
     assert files(place) == FOLDED
+
+
+def test_a_process_has_the_room_of_its_files_before_it_counts(place: Path) -> None:
+    """A mapped page that the disk has no room for would kill it."""
+    folder.take_room(place)
+    mine = [place / f"{kind}_{os.getpid()}.db" for kind in folder.KINDS]
+    for path in mine:
+        assert path.stat().st_blocks * 512 >= path.stat().st_size == folder.ROOM_BYTES
+    assert folder.exposition(place) == b""
+    code = COUNTING.replace(
+        "for _",
+        "from pathlib import Path\nfrom shop.metrics import folder\n"
+        f"folder.take_room(Path({str(place)!r}))\nfor _",
+        1,
+    )
+    living = counting(place, 2, code)
+    assert sums(place) == (2, 2, 0.04)
+    theirs = place / f"histogram_{living.pid}.db"
+    assert theirs.stat().st_size == folder.ROOM_BYTES
+    folder.take_room(place)
+    kill(living)
+    assert sums(place) == (2, 2, 0.04)
+
+
+def test_no_room_at_all_is_an_error_at_the_start_and_none_later(place: Path) -> None:
+    """/dev/full has no room; what cannot be folded is counted all the same."""
+    count(place, 2)
+    (place / "histogram_0.draft").symlink_to("/dev/full")
+    (place / "counter_0.draft").symlink_to("/dev/full")
+    assert sums(place) == (2, 2, 0.04)
+    assert not files(place) & FOLDED
+    (place / f"counter_{os.getpid()}.db").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        folder.take_room(place)
