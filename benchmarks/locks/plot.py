@@ -68,6 +68,9 @@ def _bars(book: Book, title: str, measure: str, figure: str, *, mark: float | No
     highest = max(value.high for _, value in found)
     axis = _Axis(0.2, max(1.5, highest), True) if measure == CROWD else _Axis(0, highest, False)
     left, width = LABELS, PANEL_WIDTH - LABELS - 70
+    if mark is not None:
+        at, bottom = left + axis.place(mark) * width, TITLE + len(found) * ROW
+        parts.append(_line(at, TITLE, at, bottom, INK, dash=True))
     for row, (contender, value) in enumerate(found):
         top = TITLE + row * ROW
         end = left + axis.place(value.median) * width
@@ -78,9 +81,6 @@ def _bars(book: Book, title: str, measure: str, figure: str, *, mark: float | No
             _whisker(value, axis, left, width, top + ROW / 2),
             _text(left + axis.place(value.high) * width + 6, top + 13, f"{value.median:.2f}"),
         ]
-    if mark is not None:
-        at, bottom = left + axis.place(mark) * width, TITLE + len(found) * ROW
-        parts.append(_line(at, TITLE, at, bottom, INK, dash=True))
     return "".join(parts)
 
 
@@ -150,7 +150,8 @@ def _hue(contender: Contender) -> str:
 def _text(x: float, y: float, words: str, *, anchor: str = "start", weight: str = "normal") -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-weight="{weight}" '
-        f'fill="{INK}">{escape(words)}</text>'
+        f'fill="{INK}" paint-order="stroke" stroke="{PAPER}" stroke-width="3">'
+        f"{escape(words)}</text>"
     )
 
 
