@@ -35,7 +35,7 @@ from benchmarks.locks.crew import Crew
 from benchmarks.locks.measures import FULL, LEASE_MS, QUICK, Plan, Round, measures_of_round, warm_up
 from benchmarks.locks.plot import draw
 from benchmarks.locks.report import NoMarkers, as_text, write_into
-from tests.processes import make_folder, remove_folder
+from tests.processes import MissingProgram, ProcessFailed, make_folder, remove_folder
 from tests.services import RedisServer, ZooKeeperServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,11 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.write_docs:
             return _write_docs(options.out)
         chosen = _chosen(options.only)
-    except (NoBook, NoMarkers, _BadChoice) as error:
+        options.out.mkdir(parents=True, exist_ok=True)  # now, and not when all is measured
+    except (NoBook, NoMarkers, _BadChoice, OSError) as error:
         print(f"bench-locks: {error}", file=sys.stderr)
         return 2
     plan = QUICK if options.quick else FULL
-    book = _run(plan, *chosen, is_quick=options.quick)
+    try:
+        book = _run(plan, *chosen, is_quick=options.quick)
+    except (MissingProgram, ProcessFailed) as error:
+        print(f"bench-locks: {error}", file=sys.stderr)
+        return 1
     book.write(options.out / "locks.json")
     (options.out / "locks.svg").write_text(draw(book), encoding="utf-8")
     print(as_text(book))
@@ -187,4 +192,7 @@ def _progress() -> Callable[[str], None]:
 
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)  # libraries tell of every wait
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("\nbench-locks: broken off; nothing was written.")

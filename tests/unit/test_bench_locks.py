@@ -261,6 +261,14 @@ def test_without_a_run_there_is_nothing_to_write_into_the_page(
     assert "make bench-locks" in capsys.readouterr().err
 
 
+def test_a_place_that_cannot_take_the_figures_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["--quick", "--out", str(tmp_path / "file")]) == 2
+    assert "file" in capsys.readouterr().err
+
+
 @pytest.fixture
 def crew() -> Iterator[Crew]:
     with Crew(size=2) as crew:
