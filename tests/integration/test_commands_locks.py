@@ -12,7 +12,8 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from locks import from_url
+from locks import HeldKey, from_url
+from shop.commands.locks import _table
 from tests.faults.conftest import shop_on
 from tests.faults.storm import Storm
 from tests.faults.test_frozen_holder import Pair
@@ -215,6 +216,16 @@ def test_the_command_line_says_the_same(operator: Operator) -> None:
     log = operator.kit.folder / "commands.log"
     operator.kit.run("-m", "flask", "--app", "wsgi", "locks", "show")
     assert log.read_text().endswith("No lease is held.\n")
+
+
+def test_what_stands_in_the_lock_service_cannot_steer_the_terminal() -> None:
+    held = HeldKey("A", "host\x1b[2J 1", 7, None, ("two\nlines 2", "主机 3"))
+    shown = _table([held])
+    assert "\x1b" not in shown
+    assert [line.split() for line in shown.splitlines()[1:]] == [
+        ["A", "host?[2J", "1", "7", "its", "session", "two?lines", "2"],
+        ["主机", "3"],
+    ]
 
 
 # Adopting
