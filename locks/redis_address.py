@@ -1,10 +1,10 @@
 """The URLs of the Redis lock, and what they say."""
 
-from dataclasses import dataclass, replace
-from urllib.parse import SplitResult, unquote, urlsplit
+from dataclasses import dataclass
+from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
 from locks.errors import LockConfigError
-from locks.redis_wire import Endpoint, Tls
+from locks.redis_link import Endpoint
 from locks.url_parts import check_options, hosts_and_ports
 
 REDIS_PORT, SENTINEL_PORT = 6379, 26379
@@ -12,8 +12,14 @@ REDIS_PORT, SENTINEL_PORT = 6379, 26379
 _TLS_OPTIONS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"}
 _OPTIONS = {"db", "wait_replicas", *_TLS_OPTIONS}
 _SENTINEL_OPTIONS = {"sentinel_user", "sentinel_password"}
+_BOOLEANS = {"true", "false", "1", "0", "yes", "no"}
 # More replicas than this would make every lease wait for the slowest of many.
 MAX_WAIT_REPLICAS = 5
+_EXAMPLES = {
+    "": "host:6379/0",
+    "sentinel": "h1:26379,h2:26379,h3:26379/service/0",
+    "cluster": "h1:7000,h2:7000,h3:7000",
+}
 
 
 @dataclass(frozen=True)
@@ -43,50 +49,41 @@ def parse_redis_url(url: str) -> RedisAddress:
     kind = parts.scheme.partition("+")[2]
     known = _OPTIONS | _SENTINEL_OPTIONS if kind == "sentinel" else _OPTIONS
     options = check_options(parts, known)
-    login = _login(parts, options)
-    wait_replicas = _wait_replicas(options)
+    _check_tls(parts, options)
     if parts.scheme == "unix":
-        if parts.hostname or not parts.path.strip("/"):
-            raise LockConfigError("It names no socket. Write unix:///run/redis.sock?db=0.")
-        server = replace(login, path=unquote(parts.path), database=_database("", options))
-        return RedisAddress((server,), wait_replicas=wait_replicas)
-    hosts = parts.netloc.rpartition("@")[2]
-    if not hosts:
-        raise LockConfigError(f"It names no host. Write {parts.scheme}://{_EXAMPLES[kind]}.")
+        return _socket(parts, options)
     example = f"{parts.scheme}://{_EXAMPLES[kind]}"
+    userinfo, _, hosts = parts.netloc.rpartition("@")
+    if not hosts:
+        raise LockConfigError(f"It names no host. Write {example}.")
+    if userinfo and ":" not in userinfo:
+        raise LockConfigError("It has a user but no password. Write user:password@host.")
     port = SENTINEL_PORT if kind == "sentinel" else REDIS_PORT
     places = hosts_and_ports(hosts, port, example)
     if kind == "sentinel":
-        return _with_sentinels(parts, options, login, places, wait_replicas)
-    if kind == "cluster":
-        if _database(parts.path, options):
-            raise LockConfigError("A Redis Cluster has the database 0 only.")
-        servers = tuple(replace(login, host=host, port=port) for host, port in places)
-        return RedisAddress(servers, is_cluster=True, wait_replicas=wait_replicas)
-    if len(places) > 1:
+        return _with_sentinels(parts, options, userinfo, places)
+    database = _database(parts.path, options)
+    if kind == "cluster" and database:
+        raise LockConfigError("A Redis Cluster has the database 0 only.")
+    if kind == "" and len(places) > 1:
         raise LockConfigError(
             "It names several hosts. Write redis+sentinel:// or redis+cluster:// for what they are."
         )
-    host, port = places[0]
-    server = replace(login, host=host, port=port, database=_database(parts.path, options))
-    return RedisAddress((server,), wait_replicas=wait_replicas)
+    servers = tuple(_server(parts, options, userinfo, place, database) for place in places)
+    return RedisAddress(servers, kind == "cluster", wait_replicas=_wait_replicas(options))
 
 
-_EXAMPLES = {
-    "": "host:6379/0",
-    "sentinel": "h1:26379,h2:26379,h3:26379/service/0",
-    "cluster": "h1:7000,h2:7000,h3:7000",
-}
+def _socket(parts: SplitResult, options: dict[str, str]) -> RedisAddress:
+    if parts.hostname or not parts.path.strip("/"):
+        raise LockConfigError("It names no socket. Write unix:///run/redis.sock?db=0.")
+    url = f"unix://{parts.netloc}{parts.path}?db={_database('', options)}"
+    return RedisAddress((Endpoint.of_url(url),), wait_replicas=_wait_replicas(options))
 
 
 def _with_sentinels(
-    parts: SplitResult,
-    options: dict[str, str],
-    login: Endpoint,
-    places: list[tuple[str, int]],
-    wait_replicas: int,
+    parts: SplitResult, options: dict[str, str], userinfo: str, places: list[tuple[str, int]]
 ) -> RedisAddress:
-    service, _, database = unquote(parts.path).strip("/").partition("/")
+    service, _, database = parts.path.strip("/").partition("/")
     if not service:
         raise LockConfigError(
             "It does not say which master the sentinels are asked for. "
@@ -94,42 +91,38 @@ def _with_sentinels(
         )
     # Sentinels are let in by their own user and password, and speak TLS if Redis does.
     user, password = options.get("sentinel_user", ""), options.get("sentinel_password", "")
-    sentinel = Endpoint(user=user, password=password, tls=login.tls)
+    own = f"{quote(user, safe='')}:{quote(password, safe='')}"
     return RedisAddress(
-        tuple(replace(sentinel, host=host, port=port) for host, port in places),
-        master=replace(login, database=_database(database, options)),
-        service=service,
-        wait_replicas=wait_replicas,
+        tuple(_server(parts, options, own, place, 0) for place in places),
+        master=_server(parts, options, userinfo, places[0], _database(database, options)),
+        service=unquote(service),
+        wait_replicas=_wait_replicas(options),
     )
 
 
-def _login(parts: SplitResult, options: dict[str, str]) -> Endpoint:
-    userinfo = parts.netloc.rpartition("@")[0]
-    user, _, password = userinfo.partition(":")
-    if user and not password:
-        raise LockConfigError("It has a user but no password. Write redis://user:password@host.")
-    return Endpoint(user=unquote(user), password=unquote(password), tls=_tls(parts, options))
+def _server(
+    parts: SplitResult,
+    options: dict[str, str],
+    userinfo: str,
+    place: tuple[str, int],
+    database: int,
+) -> Endpoint:
+    host, port = place
+    if ":" in host:
+        host = f"[{host}]"
+    tls = urlencode({name: options[name] for name in sorted(_TLS_OPTIONS & set(options))})
+    scheme = parts.scheme.partition("+")[0]
+    return Endpoint.of_url(f"{scheme}://{userinfo}@{host}:{port}/{database}?{tls}")
 
 
-def _tls(parts: SplitResult, options: dict[str, str]) -> Tls | None:
+def _check_tls(parts: SplitResult, options: dict[str, str]) -> None:
     if not parts.scheme.startswith("rediss"):
         for name in sorted(_TLS_OPTIONS & set(options)):
             raise LockConfigError(f"The option {name!r} is for TLS only. Write rediss://.")
-        return None
-    check = options.get("ssl_check_hostname", "true").lower()
-    if check not in _YES | _NO:
+    if options.get("ssl_check_hostname", "true").lower() not in _BOOLEANS:
         raise LockConfigError("ssl_check_hostname is true or false.")
     if "ssl_keyfile" in options and "ssl_certfile" not in options:
         raise LockConfigError("It has an ssl_keyfile, but no ssl_certfile that belongs to it.")
-    return Tls(
-        options.get("ssl_ca_certs"),
-        options.get("ssl_certfile"),
-        options.get("ssl_keyfile"),
-        check in _YES,
-    )
-
-
-_YES, _NO = {"true", "1", "yes"}, {"false", "0", "no"}
 
 
 def _database(path: str, options: dict[str, str]) -> int:

@@ -5,13 +5,17 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 
+import redis
+
 from locks.clock import NS_PER_S, now_ns
 from locks.errors import LockUnavailable
 from locks.redis_address import RedisAddress
+from locks.redis_cluster import Cluster
+from locks.redis_link import LinkBroken, Refused, Reply, packed
 from locks.redis_node import Node
-from locks.redis_routes import route_to
+from locks.redis_routes import OneServer, Route
 from locks.redis_scripts import ACQUIRE, Script
-from locks.redis_wire import LinkBroken, Reply, ReplyError, pack
+from locks.redis_sentinel import Sentinels
 from locks.subscription import Subscription
 
 # A connection that broke while idle costs one quick retry; a time-out is the answer.
@@ -19,8 +23,8 @@ RETRY_WITHIN_S = 0.5
 ATTEMPTS, RETRY_PAUSE_S = 4, 0.01
 # Replicas have this long to confirm a grant, where that is wanted; less than a reply may take.
 CONFIRM_MS = 500
-# These say at once what to do next: send the script's text, ask another server.
-_NO_PAUSE = {"NOSCRIPT", "MOVED", "ASK"}
+# These say at once what to do next: send the script's text, ask another server (MOVED, ASK).
+_NO_PAUSE = (redis.exceptions.NoScriptError, redis.exceptions.AskError)
 
 # The key of a script's run, and its arguments.
 Call = tuple[str, tuple[str | int, ...]]
@@ -35,7 +39,7 @@ class Caller:
 
     def __init__(self, address: RedisAddress) -> None:
         """Connects to nothing yet."""
-        self._route = route_to(address)
+        self._route = _route_to(address)
         self._confirmations = address.wait_replicas
 
     def run(self, script: Script, key: str, *arguments: str | int) -> Reply:
@@ -49,18 +53,18 @@ class Caller:
                 if node is None:
                     node = self._route.node_for(key)
                 return self._ask(node, script, request, is_detour)
-            except ReplyError as error:
+            except Refused as error:
                 problem: Exception = error
-                failure = LockUnavailable(f"Redis refused: {error}")
+                failure = LockUnavailable(f"Redis refused: {error}{self._route.advice(error)}")
                 detour = self._route.detour(error)
                 is_hopeless = False
-                if error.code == "NOSCRIPT":
+                if isinstance(error, redis.exceptions.NoScriptError):
                     # A server that was restarted or flushed. It keeps the text from now on.
                     request, detour = script.by_text(key, *arguments), node if is_detour else None
                 elif detour is None:
                     is_hopeless = node is None or not self._route.refused(node, error)
-                pause_s = 0.0 if error.code in _NO_PAUSE else RETRY_PAUSE_S
-            except OSError as error:
+                pause_s = 0.0 if isinstance(error, _NO_PAUSE) else RETRY_PAUSE_S
+            except LinkBroken as error:
                 problem, detour, is_hopeless = error, None, False
                 failure = LockUnavailable(f"Redis at {node or 'all addresses'}: {error}")
                 pause_s = RETRY_PAUSE_S
@@ -81,13 +85,13 @@ class Caller:
             requests = [script.by_sha(calls[number][0], *calls[number][1]) for number in numbers]
             try:
                 answers = node.ask_all(requests)
-            except (OSError, ReplyError) as error:
+            except (LinkBroken, Refused) as error:
                 self._route.broke(node)
                 raise LockUnavailable(f"Redis at {node}: {error}") from error
             for number, answer in zip(numbers, answers, strict=True):
                 replies[number] = answer
         for number, (key, arguments) in enumerate(calls):
-            if isinstance(replies[number], ReplyError):  # a script not known, a key moved
+            if isinstance(replies[number], Refused):  # a script not known, a key moved
                 replies[number] = self.run(script, key, *arguments)
         return replies
 
@@ -100,7 +104,7 @@ class Caller:
         node = self._node_for(key)
         try:
             return node.subscriptions.fresh()
-        except (OSError, ReplyError) as error:
+        except (LinkBroken, Refused) as error:
             self._route.broke(node)
             raise LockUnavailable(f"Redis at {node}: {error}") from error
 
@@ -112,7 +116,7 @@ class Caller:
         """All servers that may hold a key."""
         try:
             return self._route.nodes()
-        except (OSError, ReplyError) as error:
+        except (LinkBroken, Refused) as error:
             raise LockUnavailable(f"Redis: {error}") from error
 
     def ping(self) -> None:
@@ -120,7 +124,7 @@ class Caller:
         for node in self.nodes():
             try:
                 node.ping()
-            except (OSError, ReplyError) as error:
+            except (LinkBroken, Refused) as error:
                 self._route.broke(node)
                 raise LockUnavailable(f"Redis at {node}: {error}") from error
 
@@ -135,22 +139,30 @@ class Caller:
     def _node_for(self, key: str) -> Node:
         try:
             return self._route.node_for(key)
-        except (OSError, ReplyError) as error:
+        except (LinkBroken, Refused) as error:
             raise LockUnavailable(f"Redis: {error}") from error
 
     def _ask(self, node: Node, script: Script, request: bytes, is_detour: bool) -> Reply:
         if is_detour:
-            return node.ask_after(pack("ASKING"), request)
+            return node.ask_after(packed("ASKING"), request)
         if script is not ACQUIRE or not self._confirmations:
             return node.ask(request)
-        reply, confirmed = node.ask_all([request, pack("WAIT", self._confirmations, CONFIRM_MS)])
-        if isinstance(reply, ReplyError):
+        reply, confirmed = node.ask_all([request, packed("WAIT", self._confirmations, CONFIRM_MS)])
+        if isinstance(reply, Refused):
             raise reply
         if isinstance(reply, bytes) and confirmed < self._confirmations:
             raise LinkBroken(
                 f"{confirmed} of {self._confirmations} replicas confirmed the lease in time."
             )
         return reply
+
+
+def _route_to(address: RedisAddress) -> Route:
+    if address.is_cluster:
+        return Cluster(address)
+    if address.master is not None:
+        return Sentinels(address, address.master)
+    return OneServer(address.servers[0])
 
 
 def _is_late(started_ns: int) -> bool:

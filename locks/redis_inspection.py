@@ -4,10 +4,10 @@ import logging
 
 from locks.inspection import HeldKey
 from locks.redis_caller import Caller
+from locks.redis_link import Reply, packed
 from locks.redis_node import Node
 from locks.redis_scripts import INSPECT, OWNER_PATTERN, key_of_owner
 from locks.redis_token import holder_of
-from locks.redis_wire import Reply, pack
 
 log = logging.getLogger(__name__)
 # So many of a server's keys are gone through in one step, and so many steps at most: where leases
@@ -17,7 +17,7 @@ BATCH = 100
 
 
 def list_held(caller: Caller, limit: int) -> list[HeldKey]:
-    """At most `limit` keys that are held now. Raises LockUnavailable, OSError, ReplyError."""
+    """At most `limit` keys that are held now. Raises LockUnavailable, LinkBroken, Refused."""
     shown: list[HeldKey] = []
     for node in caller.nodes():
         keys = _held_at(node, limit - len(shown))
@@ -49,7 +49,9 @@ def _held_at(node: Node, limit: int) -> list[str]:
     found: set[str] = set()  # SCAN may name a key twice
     cursor = b"0"
     for _ in range(MAX_SCANS):
-        cursor, names = node.ask(pack("SCAN", cursor, "MATCH", OWNER_PATTERN, "COUNT", SCAN_COUNT))
+        cursor, names = node.ask(
+            packed("SCAN", cursor, "MATCH", OWNER_PATTERN, "COUNT", SCAN_COUNT)
+        )
         found.update(key_of_owner(name.decode()) for name in names)
         if cursor == b"0" or len(found) >= limit:
             break

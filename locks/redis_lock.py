@@ -8,9 +8,9 @@
 
 The releasing script mints the next fence and hands over in the same step, so the key is never free
 while somebody waits and nobody races for it. A dead waiter has no listener on its channel and is
-passed over at once; a frozen one loses its turn with the claim. Every waiter asks again each
-second, and when the holder's time should be out, so a lost message or a lost server costs a
-second, not the wait.
+passed over at once; a frozen one loses its turn with the claim. The next to be served ask again
+every two seconds and when the holder's time should be out, the others every ten: so a lost message
+or a dead holder costs so much more, and never the wait.
 
 No request is repeated without our knowing: a lost reply is asked for again with the same token,
 which the scripts know, so that a grant whose reply was lost is found and not waited for.
@@ -25,10 +25,10 @@ from locks.observe import LockObserver
 from locks.redis_address import parse_redis_url
 from locks.redis_caller import Caller
 from locks.redis_inspection import as_held_key, list_held
+from locks.redis_link import LinkBroken, Refused
 from locks.redis_scripts import INSPECT, RELEASE, RENEW
 from locks.redis_token import Tokens
 from locks.redis_waiter import Waiter
-from locks.redis_wire import ReplyError
 
 
 class RedisLock(BaseLock):
@@ -79,7 +79,7 @@ class RedisLock(BaseLock):
     def _list_held(self, limit: int) -> list[HeldKey]:
         try:
             return list_held(self._calls, limit)
-        except (OSError, ReplyError) as error:
+        except (LinkBroken, Refused) as error:
             raise LockUnavailable(f"Redis: {error}") from error
 
     def _break(self, key: str) -> HeldKey | None:

@@ -1,11 +1,12 @@
 """One Redis server as the lock uses it: connections for requests, and subscriptions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from locks.redis_wire import Endpoint, Link, Reply, ReplyError, pack
+from locks.redis_link import Endpoint, Link, Refused, Reply, packed
 from locks.subscription import Subscriptions
 
+R = TypeVar("R")
 T = TypeVar("T")
 # More than this at once are made when needed, and closed after use.
 MAX_IDLE = 64
@@ -14,7 +15,7 @@ MAX_IDLE = 64
 class Node:
     """Connections to one server. Every request has a connection to itself while it runs.
 
-    `check` is run on every new connection and may refuse it by raising OSError.
+    `check` is asked about every new connection and may refuse it. All raise LinkBroken, Refused.
     """
 
     def __init__(self, endpoint: Endpoint, check: Callable[[Link], None] | None = None) -> None:
@@ -30,7 +31,7 @@ class Node:
         return str(self.endpoint)
 
     def connect(self) -> Link:
-        """A new connection. Raises OSError or ReplyError."""
+        """A new connection."""
         link = Link(self.endpoint)
         if self._check is not None:
             try:
@@ -41,27 +42,23 @@ class Node:
         return link
 
     def ask(self, request: bytes) -> Reply:
-        """The reply to a request; raises it if it is a ReplyError, and OSError."""
-        reply = self._use(lambda link: link.ask(request))
-        if isinstance(reply, ReplyError):
-            raise reply
-        return reply
+        """The reply to a request."""
+        return self._use(Link.ask, request)
 
-    def ask_all(self, requests: list[bytes]) -> list[Reply]:
-        """The replies to requests that are sent at once, ReplyErrors among them."""
-        return self._use(lambda link: link.ask_all(requests))
+    def ask_all(self, requests: Sequence[bytes]) -> list[Reply]:
+        """The replies to requests that are sent at once. Refusals are given, not raised."""
+        return self._use(Link.ask_all, requests)
 
     def ask_after(self, opening: bytes, request: bytes) -> Reply:
         """As `ask`, on a connection that is told something first."""
-        first, reply = self.ask_all([opening, request])
-        for each in (first, reply):
-            if isinstance(each, ReplyError):
-                raise each
+        for reply in self.ask_all([opening, request]):
+            if isinstance(reply, Refused):
+                raise reply
         return reply
 
     def ping(self) -> None:
-        """Raises OSError or ReplyError."""
-        self.ask(pack("PING"))
+        """See that it answers."""
+        self.ask(packed("PING"))
 
     def close(self) -> None:
         """Close every connection; those in use when their request is over."""
@@ -72,28 +69,33 @@ class Node:
     def abandon(self) -> None:
         """Close a forked child's copies."""
         self._is_closed = True
-        while self._idle:
-            self._idle.pop().abandon()
+        self._drop_idle()
         self.subscriptions.abandon()
 
-    def _use(self, work: Callable[[Link], T]) -> T:
+    def _use(self, work: Callable[[Link, R], T], request: R) -> T:
         try:
             link = self._idle.pop()
         except IndexError:
             link = self.connect()
         try:
-            result = work(link)
+            result = work(link, request)
+        except Refused:
+            self._put_back(link)
+            raise
         except BaseException:
             # Whatever broke this one broke those that lay idle as well. A reply may be on its way
             # still, so a connection is never used again after an error, of whatever kind.
             link.close()
             self._drop_idle()
             raise
+        self._put_back(link)
+        return result
+
+    def _put_back(self, link: Link) -> None:
         if self._is_closed or len(self._idle) >= MAX_IDLE:
             link.close()
         else:
             self._idle.append(link)
-        return result
 
     def _drop_idle(self) -> None:
         while True:

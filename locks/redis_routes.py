@@ -2,41 +2,54 @@
 
 from abc import ABC, abstractmethod
 
-from locks.redis_address import RedisAddress
-from locks.redis_node import Node
-from locks.redis_wire import LinkBroken, ReplyError
+import redis
 
-# It starts, or waits for its master: as good as no connection.
-NOT_YET = {"LOADING", "MASTERDOWN"}
-CLUSTER_REPLIES = {"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "CROSSSLOT"}
+from locks.redis_link import Endpoint, Refused
+from locks.redis_node import Node
+
+# It waits for its master: as good as no connection.
+NOT_YET = (redis.exceptions.MasterDownError,)
+_CLUSTER = (
+    redis.exceptions.AskError,  # MOVED too
+    redis.exceptions.TryAgainError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.ClusterCrossSlotError,
+)
 
 
 class Route(ABC):
-    """The servers of one lock object in one process, and the way to the right one."""
+    """The servers of one lock object in one process, and the way to the right one.
+
+    Safe to use in several threads at once.
+    """
 
     @abstractmethod
     def node_for(self, key: str) -> Node:
-        """Where this key is asked for now. Raises OSError if that cannot be found out."""
+        """Where this key is asked for now. Raises LinkBroken, Refused if nobody can say."""
 
     @abstractmethod
     def nodes(self) -> list[Node]:
-        """All that may hold a key. Raises OSError if that cannot be found out."""
+        """All that may hold a key. Raises LinkBroken, Refused if nobody can say."""
 
     @abstractmethod
     def broke(self, node: Node) -> None:
         """A connection to this server failed, so another one may be in its place."""
 
-    def refused(self, node: Node, error: ReplyError) -> bool:
-        """This server refused a request. Gives whether another one may be the right one now."""
-        return False
+    @abstractmethod
+    def refused(self, node: Node, error: Refused) -> bool:
+        """This server refused a request. Gives whether it is worth asking again at `node_for`."""
 
-    def detour(self, error: ReplyError) -> Node | None:
+    def detour(self, error: Refused) -> Node | None:
         """A server that is to be asked this once instead (a Cluster's ASK), if the error is one."""
         return None
 
+    def advice(self, error: Refused) -> str:
+        """What to do about a refusal, if that can be told."""
+        return ""
+
     @abstractmethod
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; threads that wait for something are woken."""
 
     @abstractmethod
     def abandon(self) -> None:
@@ -46,8 +59,8 @@ class Route(ABC):
 class OneServer(Route):
     """There is but one."""
 
-    def __init__(self, address: RedisAddress) -> None:
-        self._node = Node(address.servers[0])
+    def __init__(self, server: Endpoint) -> None:
+        self._node = Node(server)
 
     def node_for(self, key: str) -> Node:
         """That one."""
@@ -60,11 +73,17 @@ class OneServer(Route):
     def broke(self, node: Node) -> None:
         """There is no other."""
 
-    def refused(self, node: Node, error: ReplyError) -> bool:
-        """It may be starting. A node of a Cluster is no server to be used by itself."""
-        if error.code in CLUSTER_REPLIES:
-            raise LinkBroken(f"It is a node of a Redis Cluster: write redis+cluster:// ({error}).")
-        return error.code in NOT_YET
+    def refused(self, node: Node, error: Refused) -> bool:
+        """There is no other, but it may be waiting for its master."""
+        return isinstance(error, NOT_YET)
+
+    def advice(self, error: Refused) -> str:
+        """Some mistakes show in what the server says."""
+        if isinstance(error, _CLUSTER):
+            return " This is a node of a Redis Cluster: write redis+cluster:// in the URL."
+        if isinstance(error, redis.exceptions.ReadOnlyError):
+            return " This is a replica: name its master, or write redis+sentinel:// in the URL."
+        return ""
 
     def close(self) -> None:
         """See Route."""
@@ -73,8 +92,3 @@ class OneServer(Route):
     def abandon(self) -> None:
         """See Route."""
         self._node.abandon()
-
-
-def route_to(address: RedisAddress) -> Route:
-    """Connects to nothing yet."""
-    return OneServer(address)

@@ -2,7 +2,8 @@
 
 Keys, the same four for every script, in one hash slot through the {braces}:
 
-    lease:{key}:owner     string  `token|fence` of the holder; its time to live is the lease
+    lease:{key}:owner     string  `token|fence|ms` of the holder; its time to live is the lease,
+                                  which was given for so many milliseconds
     lease:{key}:fence     string  the last fence minted; kept a day, so that it outlives its use
     lease:{key}:queue     list    tokens of waiters, first come first served
     lease:{key}:waiters   hash    token -> `channel|end` (microseconds by the server's clock);
@@ -10,19 +11,25 @@ Keys, the same four for every script, in one hash slot through the {braces}:
 
 A fence is max(last + 1, server's clock in microseconds, floor + 1): if Redis comes back empty the
 clock carries it on; if the clock steps back the last one does; after both, the floor, which the
-holder's resource told. Numbers are formatted with %.0f: Lua's tostring loses digits above 1e14.
+holder's resource told. There some salt is added, lest after a second wipe the same fence be minted
+again. Numbers are formatted with %.0f: Lua's tostring loses digits above 1e14.
+
+Redis keeps the end of a time to live as wall time. If its clock steps back, a dead holder's lease
+would last longer by the step; so whoever finds more time left than was ever given cuts it down.
 """
 
 import hashlib
 from dataclasses import dataclass
 
-from locks.redis_wire import pack, pack_words
+from locks.redis_link import packed, packed_words
 
 FENCE_TTL_S = 86_400
 # A granted waiter has this long to say that it is alive; then the next is served.
 CLAIM_MS = 2_000
 # Queue keys outlive their last waiter by this, in case it dies without a word.
 QUEUE_SLACK_MS = 60_000
+# So many of the next to be served watch over the holder's end, for all.
+NEAR = 3
 # An operator is shown no more waiters of one key than this.
 MAX_SHOWN_WAITERS = 1_000
 
@@ -30,8 +37,15 @@ _COMMON = f"""
 local owner_key, fence_key, queue_key, waiters_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 local function split(text)
-  local first, second = string.match(text, '^(.*)|([^|]*)$')
-  return first, second
+  return string.match(text, '^(.*)|([^|]*)$')
+end
+
+-- Who holds the key, with which fence, and for how long it was given.
+local function read_owner()
+  local owner = redis.call('GET', owner_key)
+  if owner then
+    return string.match(owner, '^([^|]*)|([^|]*)|([^|]*)$')
+  end
 end
 
 local function now_us()
@@ -39,11 +53,19 @@ local function now_us()
   return time[1] * 1000000 + time[2]
 end
 
-local function grant(token, ttl_ms, floor, now)
+local function own(token, fence, ttl_ms)
+  redis.call('SET', owner_key, token .. '|' .. fence .. '|' .. ttl_ms, 'PX', ttl_ms)
+end
+
+local function grant(token, ttl_ms, floor, salt, now)
   local last = redis.call('GET', fence_key) or 0
-  local fence = string.format('%.0f', math.max(last + 1, now, floor + 1))
+  local number = math.max(last + 1, now)
+  if number <= floor then
+    number = floor + 1 + salt
+  end
+  local fence = string.format('%.0f', number)
   redis.call('SET', fence_key, fence, 'EX', {FENCE_TTL_S})
-  redis.call('SET', owner_key, token .. '|' .. fence, 'PX', ttl_ms)
+  own(token, fence, ttl_ms)
   return fence
 end
 
@@ -63,7 +85,7 @@ local function serve_next(me)
       local channel, ends = split(waiter)
       local now = now_us()
       if tonumber(ends) > now then
-        grant(token, {CLAIM_MS}, 0, now)
+        grant(token, {CLAIM_MS}, 0, 0, now)
         if redis.call('PUBLISH', channel, string.format('%s|%.0f', token, now)) > 0 then
           return false
         end
@@ -76,27 +98,26 @@ local function serve_next(me)
 end
 """
 
-# ARGV: token, lease_ms, floor, channel, wait_ms (0: do not queue).
+# ARGV: token, lease_ms, floor, salt, channel, wait_ms (0: do not queue).
 # Gives, if the key is held by the token: `fence`, or `fence|now` (microseconds) if it was so
-# before; if not: {holders and waiters there were before, milliseconds to the holder's end}.
+# before; if not: {holders and waiters there were before, milliseconds to the holder's end,
+# 1 if the token is among the next to be served}.
 # May be repeated with the same token.
 _ACQUIRE = """
-local token, lease_ms, floor = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local channel, wait_ms = ARGV[4], tonumber(ARGV[5])
-local owner = redis.call('GET', owner_key)
-if owner then
-  local holder, fence = split(owner)
-  if holder == token then
-    local now = now_us()
-    if tonumber(fence) <= floor then
-      fence = grant(token, lease_ms, floor, now)
-    else
-      redis.call('PEXPIRE', owner_key, lease_ms)
-    end
-    return string.format('%s|%.0f', fence, now)
+local token, lease_ms, floor, salt = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local channel, wait_ms = ARGV[5], tonumber(ARGV[6])
+local holder, fence, given_ms = read_owner()
+if holder == token then
+  local now = now_us()
+  if tonumber(fence) <= floor then
+    fence = grant(token, lease_ms, floor, salt, now)
+  else
+    own(token, fence, lease_ms)
   end
-elseif serve_next(token) then
-  return grant(token, lease_ms, floor, now_us())
+  return string.format('%s|%.0f', fence, now)
+end
+if not holder and serve_next(token) then
+  return grant(token, lease_ms, floor, salt, now_us())
 end
 local before = 1 + redis.call('LLEN', queue_key)
 if wait_ms > 0 then
@@ -110,14 +131,24 @@ if wait_ms > 0 then
     redis.call('PEXPIRE', waiters_key, keep_ms)
   end
 end
-return {before, redis.call('PTTL', owner_key)}
-""".replace("@SLACK@", str(QUEUE_SLACK_MS))
+local is_near = 0
+for _, waiting in ipairs(redis.call('LRANGE', queue_key, 0, @NEAR@ - 1)) do
+  if waiting == token then
+    is_near = 1
+  end
+end
+local left_ms = redis.call('PTTL', owner_key)
+if given_ms and left_ms > tonumber(given_ms) then
+  redis.call('PEXPIRE', owner_key, given_ms)
+  left_ms = tonumber(given_ms)
+end
+return {before, left_ms, is_near}
+""".replace("@SLACK@", str(QUEUE_SLACK_MS)).replace("@NEAR@", str(NEAR))
 
 # ARGV: token. Ends a holding (the next waiter is served) or a waiting. Gives 1 if it was held.
 _RELEASE = """
 local token = ARGV[1]
-local owner = redis.call('GET', owner_key)
-if owner and split(owner) == token then
+if read_owner() == token then
   redis.call('DEL', owner_key)
   serve_next('')
   return 1
@@ -130,9 +161,9 @@ return 0
 
 # ARGV: token, lease_ms. Gives 1 if the token holds the key, now for lease_ms again.
 _RENEW = f"""
-local owner = redis.call('GET', owner_key)
-if owner and split(owner) == ARGV[1] then
-  redis.call('PEXPIRE', owner_key, ARGV[2])
+local holder, fence = read_owner()
+if holder == ARGV[1] then
+  own(holder, fence, ARGV[2])
   redis.call('EXPIRE', fence_key, {FENCE_TTL_S})
   return 1
 end
@@ -142,11 +173,10 @@ return 0
 # ARGV: `look` or `break`. Gives {} if nobody holds the key, or else {token, fence, milliseconds
 # left, waiter, waiter, …}; `break` ends that holding, and the next waiter is served.
 _INSPECT = f"""
-local owner = redis.call('GET', owner_key)
-if not owner then
+local token, fence = read_owner()
+if not token then
   return {{}}
 end
-local token, fence = split(owner)
 local found = {{token, fence, redis.call('PTTL', owner_key)}}
 local now = now_us()
 for _, waiting in ipairs(redis.call('LRANGE', queue_key, 0, {MAX_SHOWN_WAITERS - 1})) do
@@ -177,11 +207,11 @@ class Script:
 
     def by_sha(self, key: str, *arguments: str | int) -> bytes:
         """The request that runs it if the server knows it; if not, it answers NOSCRIPT."""
-        return self.opening + _packed_keys(key) + pack_words(*arguments)
+        return self.opening + _packed_keys(key) + packed_words(*arguments)
 
     def by_text(self, key: str, *arguments: str | int) -> bytes:
         """The request that runs it and makes it known to the server."""
-        return pack("EVAL", self.text, KEYS, *lock_keys(key), *arguments)
+        return packed("EVAL", self.text, KEYS, *lock_keys(key), *arguments)
 
 
 KEYS = 4
@@ -190,11 +220,11 @@ KEYS = 4
 def _script(text: str, arguments: int) -> Script:
     whole = _COMMON + text
     sha = hashlib.sha1(whole.encode("utf-8"), usedforsecurity=False).hexdigest()
-    opening = b"*%d\r\n" % (3 + KEYS + arguments) + pack_words("EVALSHA", sha, KEYS)
+    opening = b"*%d\r\n" % (3 + KEYS + arguments) + packed_words("EVALSHA", sha, KEYS)
     return Script(whole, sha, opening)
 
 
-ACQUIRE = _script(_ACQUIRE, 5)
+ACQUIRE = _script(_ACQUIRE, 6)
 RELEASE = _script(_RELEASE, 1)
 RENEW = _script(_RENEW, 2)
 INSPECT = _script(_INSPECT, 1)

@@ -1,18 +1,25 @@
 """One acquire at Redis: asking, queueing up, hearing of the hand-over, claiming."""
 
 import random
+import secrets
 
 from locks.base import Request
 from locks.clock import now_ns
 from locks.held import Grant
+from locks.protocol import MAX_FENCE
 from locks.redis_caller import Caller
+from locks.redis_link import LinkBroken, Refused, Reply
 from locks.redis_scripts import ACQUIRE
-from locks.redis_wire import Reply, ReplyError
 from locks.subscription import Subscription
 
-# A waiter asks again this often, or when the holder's time is out, but not more often than that.
-POLL_S, SHORTEST_POLL_S = 1.0, 0.05
+# The next to be served ask again this often, or when the holder's time is out: it must be less than
+# a claim lasts, or a frozen claimant's end comes unseen. The others ask seldom, so that a long
+# queue costs next to nothing.
+NEAR_POLL_S, FAR_POLL_S = 1.8, 10.0
+SHORTEST_POLL_S = 0.05
 NS_PER_US = 1_000
+# As many as 16 s of the clock that fences are counted by.
+SALT_BITS = 24
 
 
 class Waiter:
@@ -23,6 +30,9 @@ class Waiter:
         self._request = request
         self._subscription: Subscription | None = None
         self._ahead: int | None = None
+        # Where the floor decides the fence, nobody else gets the same one by it.
+        room = MAX_FENCE - request.fence_floor - 1
+        self._salt = min(secrets.randbits(SALT_BITS), room) if request.fence_floor else 0
         self.is_queued = False
         """Whether the token may stand in the queue, or have been handed the key from there."""
 
@@ -37,7 +47,7 @@ class Waiter:
             reply = self._ask()
             if isinstance(reply, bytes):
                 return self._granted(reply, sent_ns, handed_over_us)
-            ahead, ttl_ms = reply
+            ahead, ttl_ms, is_near = reply
             if self._ahead is None:
                 self._ahead = ahead
             if request.deadline.is_over():
@@ -45,7 +55,8 @@ class Waiter:
             if self._subscription is None:
                 self._subscription = self._caller.subscribe(request.key)
             else:
-                handed_over_us = self._hear(self._subscription, ttl_ms)
+                pause_s = _pause_s(ttl_ms, NEAR_POLL_S if is_near else FAR_POLL_S)
+                handed_over_us = self._hear(self._subscription, pause_s)
 
     def leave(self) -> None:
         """The subscription is for the next one."""
@@ -69,21 +80,17 @@ class Waiter:
             request.token,
             request.lease_ms,
             request.fence_floor,
+            self._salt,
             channel,
             wait_ms,
         )
 
-    def _hear(self, subscription: Subscription, ttl_ms: int) -> int | None:
+    def _hear(self, subscription: Subscription, pause_s: float) -> int | None:
         """Wait for the hand-over (gives its time) or for the time to ask again."""
-        timeout_s = POLL_S * random.uniform(0.8, 1.0)  # noqa: S311 - spreads the load, no secret
-        if ttl_ms >= 0:
-            # A dead or frozen holder's end: whoever asks first then makes Redis serve the next.
-            late_s = random.uniform(0.002, 0.02)  # noqa: S311
-            timeout_s = min(timeout_s, max(SHORTEST_POLL_S, ttl_ms / 1_000 + late_s))
-        timeout_s = min(timeout_s, self._request.deadline.left_s())
+        timeout_s = min(pause_s, self._request.deadline.left_s())
         try:
             return subscription.wait_for(self._request.token, timeout_s)
-        except (OSError, ReplyError):
+        except (LinkBroken, Refused):
             subscription.home.drop(subscription)
             self._subscription = None
             return None
@@ -103,3 +110,13 @@ class Waiter:
             ahead=self._ahead or 0,
             handover_ns=handover_ns,
         )
+
+
+def _pause_s(ttl_ms: int, poll_s: float) -> float:
+    """How long to wait before asking again, if the holder has ttl_ms left."""
+    poll_s *= random.uniform(0.8, 1.0)  # noqa: S311 - spreads the load, no secret
+    if ttl_ms < 0:
+        return poll_s
+    # Whoever asks first after a dead or frozen holder's end makes Redis serve the next.
+    late_s = poll_s * random.uniform(0.001, 0.01)  # noqa: S311
+    return min(poll_s, max(SHORTEST_POLL_S, ttl_ms / 1_000 + late_s))

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 
 from locks.clock import Deadline
-from locks.redis_wire import Link, ReplyError, pack
+from locks.redis_link import Link, packed
 
 # More waiting threads than this in one process make connections that are closed after use.
 MAX_IDLE = 64
@@ -14,7 +14,7 @@ MAX_IDLE = 64
 class Subscription:
     """One connection, subscribed to a channel of its own; used by one thread at a time.
 
-    Methods raise OSError when the connection is broken.
+    Methods raise LinkBroken, and Refused at first.
     """
 
     def __init__(self, home: "Subscriptions", link: Link) -> None:
@@ -23,9 +23,7 @@ class Subscription:
         self._link = link
         try:
             # Only after this answer does the server count us as a listener.
-            reply = link.ask(pack("SUBSCRIBE", self.channel))
-            if isinstance(reply, ReplyError):
-                raise reply
+            link.ask(packed("SUBSCRIBE", self.channel))
         except BaseException:
             self.close()
             raise
@@ -35,10 +33,7 @@ class Subscription:
         hand-over in microseconds, or None. Skips older messages."""
         deadline, wanted = Deadline(int(timeout_s * 1_000)), token.encode("ascii")
         while True:
-            try:
-                message = self._link.read_within(deadline.left_s())
-            except TimeoutError:
-                return None
+            message = self._link.hear(deadline.left_s())
             if isinstance(message, list) and message[0] == b"message":
                 handed_to, _, at_us = message[2].rpartition(b"|")
                 if handed_to == wanted:
@@ -49,10 +44,6 @@ class Subscription:
     def close(self) -> None:
         """Close it, also under a thread that waits on it."""
         self._link.close()
-
-    def abandon(self) -> None:
-        """Close a forked child's copy."""
-        self._link.abandon()
 
 
 class Subscriptions:
@@ -70,7 +61,7 @@ class Subscriptions:
             return self._idle.pop() if self._idle else None
 
     def fresh(self) -> Subscription:
-        """A new one. Raises OSError or ReplyError."""
+        """A new one. Raises LinkBroken, Refused."""
         subscription = Subscription(self, self._connect())
         with self._guard:
             self._all.add(subscription)
@@ -92,18 +83,14 @@ class Subscriptions:
 
     def close(self) -> None:
         """Close all, in use or not."""
-        for subscription in self._take_all():
-            subscription.close()
-
-    def abandon(self) -> None:
-        """Close a forked child's copies, lest a waiter of a parent that dies be taken for alive."""
-        self._guard = threading.Lock()
-        for subscription in self._take_all():
-            subscription.abandon()
-
-    def _take_all(self) -> list[Subscription]:
         with self._guard:
             every = list(self._all)
             self._all.clear()
             self._idle.clear()
-        return every
+        for subscription in every:
+            subscription.close()
+
+    def abandon(self) -> None:
+        """Close a forked child's copies, lest a waiter of a parent that dies be taken for alive."""
+        self._guard = threading.Lock()  # the parent's may have been in use at the fork
+        self.close()

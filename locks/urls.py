@@ -23,6 +23,8 @@ def from_url(url: str, observer: LockObserver | None = None) -> LeaseLock:
     `observer` is told what the lock does (see locks.observe).
 
         redis://user:password@host:6379/0     rediss:// for TLS     unix:///run/redis.sock?db=0
+        redis+sentinel://user:password@h1:26379,h2:26379/service/0?sentinel_password=…
+        redis+cluster://user:password@h1:7000,h2:7000
         zookeeper://host1:2181,host2:2181/chroot?session_ms=15000
         file:///var/lib/shop/locks
 
@@ -85,6 +87,10 @@ _BY_SCHEME: dict[str, _Maker] = {
     "redis": _redis,
     "rediss": _redis,
     "unix": _redis,
+    "redis+sentinel": _redis,
+    "rediss+sentinel": _redis,
+    "redis+cluster": _redis,
+    "rediss+cluster": _redis,
     "zookeeper": _zookeeper,
     "file": _file,
 }

@@ -13,6 +13,7 @@ import redis
 
 from locks import HeldKey, LockObserver, LockTimeout, LockUnavailable, hold
 from locks.clock import NS_PER_MS
+from locks.protocol import MAX_FENCE
 from locks.redis_lock import RedisLock
 from locks.redis_scripts import lock_keys
 from tests.integration.locks_support import Process, Proxy, holder
@@ -196,6 +197,37 @@ def test_the_fence_rises_though_the_server_s_clock_steps_back_and_loses_no_digit
         with hold(lock, key, lease_ms=5_000, wait_ms=0) as lease:
             fences.append(lease.fence)
     assert fences == [ahead + 1, ahead + 2, ahead + 3]
+
+
+def test_two_fences_above_one_floor_differ_though_everything_was_wiped_between(
+    lock: RedisLock, client: redis.Redis, key: str
+) -> None:
+    floor = 4_503_599_627_370_497  # as after the server's clock was set back
+    fences = []
+    for _ in range(5):
+        with hold(lock, key, lease_ms=5_000, wait_ms=0, fence_floor=floor) as lease:
+            fences.append(lease.fence)
+        client.delete(*lock_keys(key))
+    assert min(fences) > floor
+    assert len(set(fences)) == 5
+
+
+def test_a_floor_up_to_the_highest_fence_is_kept_to(lock: RedisLock, key: str) -> None:
+    with hold(lock, key, lease_ms=5_000, wait_ms=0, fence_floor=MAX_FENCE - 1) as lease:
+        assert lease.fence == MAX_FENCE
+
+
+def test_a_dead_holder_s_lease_is_not_prolonged_by_a_server_s_clock_that_steps_back(
+    lock: RedisLock, redis_url: str, client: redis.Redis, key: str
+) -> None:
+    with holder(redis_url, key, lease_ms=1_500) as process:
+        assert process.listen() == "started"
+        assert process.listen().startswith("held ")
+        process.kill()
+        # A time to live is stored as wall time: an hour back makes it an hour more.
+        assert client.pexpire(lock_keys(key)[0], 3_600_000)
+        with hold(lock, key, lease_ms=1_500, wait_ms=PATIENCE_MS):
+            pass
 
 
 def test_a_waiter_that_is_handed_the_key_gets_a_fence_above_its_own_floor(

@@ -1,12 +1,13 @@
-"""Redis' protocol as the lock speaks it, over a real socket whose other end we hold."""
+"""A connection of the Redis lock, over a real socket whose other end we hold."""
 
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
 
+from locks.redis_link import Endpoint, Link, LinkBroken, Refused, packed
 from locks.redis_token import Tokens, holder_of
-from locks.redis_wire import Endpoint, Link, LinkBroken, ReplyError, pack
 
 # Far longer than a loopback takes; a test that waits so long has failed.
 PATIENCE_S = 30.0
@@ -18,7 +19,8 @@ SILENCE_S = 0.05
 def ends() -> Iterator[tuple[Link, socket.socket]]:
     """A connection, and the server's end of it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        link = Link(Endpoint("127.0.0.1", listener.getsockname()[1]), PATIENCE_S)
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        link = Link(Endpoint.of_url(url), PATIENCE_S)
         server, _ = listener.accept()
         with server:
             yield link, server
@@ -26,43 +28,31 @@ def ends() -> Iterator[tuple[Link, socket.socket]]:
 
 
 def test_a_request_is_packed_by_its_bytes_not_by_its_signs() -> None:
-    assert pack("SET", "钥", 5, b"\r\n") == (
+    assert packed("SET", "钥", 5, b"\r\n") == (
         b"*4\r\n$3\r\nSET\r\n$3\r\n\xe9\x92\xa5\r\n$1\r\n5\r\n$2\r\n\r\n\r\n"
     )
 
 
-@pytest.mark.parametrize(
-    ("sent", "reply"),
-    [
-        (b"+OK\r\n", b"OK"),
-        (b":-42\r\n", -42),
-        (b"$5\r\na\r\nbc\r\n", b"a\r\nbc"),
-        (b"$0\r\n\r\n", b""),
-        (b"$-1\r\n", None),
-        (b"*-1\r\n", None),
-        (b"*0\r\n", []),
-        (b"*3\r\n:1\r\n*1\r\n$1\r\nx\r\n$-1\r\n", [1, [b"x"], None]),
-    ],
-)
-def test_each_kind_of_reply_is_read_however_it_is_cut_up(
-    ends: tuple[Link, socket.socket], sent: bytes, reply: object
-) -> None:
+def test_what_comes_in_pieces_is_heard_whole(ends: tuple[Link, socket.socket]) -> None:
     link, server = ends
-    for cut in range(1, len(sent)):
-        server.sendall(sent[:cut])
-        with pytest.raises(TimeoutError):
-            link.read_within(SILENCE_S)
-        server.sendall(sent[cut:] + b":7\r\n")
-        assert link.read_within(PATIENCE_S) == reply
-        assert link.read_within(PATIENCE_S) == 7
+    assert link.hear(SILENCE_S) is None
+    server.sendall(b"*2\r\n$5\r\na\r\nbc\r\n:")
+    sender = threading.Timer(SILENCE_S, server.sendall, (b"7\r\n+next\r\n",))
+    sender.start()
+    assert link.hear(PATIENCE_S) == [b"a\r\nbc", 7]
+    assert link.hear(PATIENCE_S) == b"next"
+    assert link.hear(SILENCE_S) is None
+    sender.join()
 
 
-def test_an_error_is_given_with_its_code(ends: tuple[Link, socket.socket]) -> None:
+def test_a_refusal_leaves_the_connection_good(ends: tuple[Link, socket.socket]) -> None:
     link, server = ends
-    server.sendall(b"-NOSCRIPT No matching script.\r\n")
-    reply = link.ask(pack("EVALSHA", "abc", 0))
-    assert isinstance(reply, ReplyError)
-    assert (reply.code, str(reply)) == ("NOSCRIPT", "NOSCRIPT No matching script.")
+    server.sendall(b"-READONLY You can't.\r\n:1\r\n-ERR no\r\n")
+    with pytest.raises(Refused, match="You can't"):
+        link.ask(packed("SET", "a", "b"))
+    good, bad = link.ask_all([packed("EXISTS", "a"), packed("NONSENSE")])
+    assert good == 1
+    assert isinstance(bad, Refused)
 
 
 @pytest.mark.parametrize("nonsense", [b"HTTP/1.1 400 Bad Request\r\n", b""])
@@ -73,7 +63,18 @@ def test_what_is_no_redis_breaks_the_connection(
     server.sendall(nonsense)
     server.shutdown(socket.SHUT_WR)
     with pytest.raises(LinkBroken):
-        link.ask(pack("PING"))
+        link.ask(packed("PING"))
+
+
+def test_a_thread_that_hears_is_woken_when_the_connection_is_closed(
+    ends: tuple[Link, socket.socket],
+) -> None:
+    link, _ = ends
+    closer = threading.Timer(SILENCE_S, link.close)
+    closer.start()
+    with pytest.raises(LinkBroken):
+        link.hear(PATIENCE_S)
+    closer.join()
 
 
 def test_a_token_is_given_once_and_says_where_it_was_made() -> None:
