@@ -56,11 +56,13 @@ class GuardedShop:
 
 
 @contextmanager
-def guarded_shop(kit: ShopKit, moves: type[RacedMoves] = RacedMoves) -> Iterator[GuardedShop]:
+def guarded_shop(
+    kit: ShopKit, moves: type[RacedMoves] = RacedMoves, lock: YesLock | None = None
+) -> Iterator[GuardedShop]:
     """The shop with these moves."""
     rival = Rival()
     wired: Moves = moves(SystemClock(), rival)
-    parts = build_parts(kit.settings, lock=YesLock(), moves=wired)
+    parts = build_parts(kit.settings, lock=lock or YesLock(), moves=wired)
     with kit.app(parts):
         yield GuardedShop(
             kit=kit,

@@ -5,30 +5,18 @@ the lease has run out and brings the order to its end; what the first does after
 every row of the books as the second left it.
 """
 
-import os
-import signal
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from shop.errors import PaymentRefused
-from shop.gateways.base import Gateway, GatewayFault, Outcome, PrepayRequest, PrepayResult
-from shop.payments.contract import PayCommand
-from shop.wiring import build_parts
-from tests.books import books
 from tests.faults.conftest import shop_on
+from tests.faults.frozen import Pair, pay_refused_by_gateway
 from tests.faults.notices import trade_at
-from tests.faults.storm import Member, Storm
-from tests.processes import free_port, process_state, wait_until
-from tests.shopclient import Answer
+from tests.faults.storm import Storm
+from tests.processes import free_port, wait_until
 from tests.shopkit import Sandbox
 
 pytestmark = pytest.mark.faults
@@ -37,42 +25,6 @@ STACKS = ("sqlite-files", "postgresql-redis", "postgresql-zookeeper")
 LEASE_MS = "1500"
 # Far longer than the lease, so that the second process waits until it has run out.
 WAIT_MS = "30000"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """A process that freezes where told, and one beside it that takes over."""
-
-    storm: Storm
-    freezing_url: str
-    order_file: Path
-    member: Member
-
-    @contextmanager
-    def frozen_at(self, point: str, request: Callable[[str], Answer]) -> Iterator["Future[Answer]"]:
-        """Send `request` to the one process and go on when that is frozen at `point`.
-
-        Afterwards it is let go on, and its answer is there.
-        """
-        pid_file = self.order_file.with_suffix(".pid")
-        self.order_file.write_text(point)
-        with ThreadPoolExecutor(1) as thread:
-            answer = thread.submit(request, self.freezing_url)
-            wait_until(pid_file.exists, f"the process comes to {point}")
-            pid = int(pid_file.read_text())
-            try:
-                wait_until(lambda: process_state(pid) == "T", "the process is stopped")
-                yield answer
-                assert not answer.done()
-            finally:
-                pid_file.unlink()
-                os.kill(pid, signal.SIGCONT)
-
-    def pay(self, code: str, channel: str, url: str | None = None) -> Answer:
-        return self.member.client.pay(code, channel, key=uuid.uuid4().hex, url=url).send()
-
-    def books(self) -> dict[str, Any]:
-        return books(self.storm.kit.database_url)
 
 
 @pytest.fixture(scope="module", params=STACKS)
@@ -152,7 +104,7 @@ def test_a_holder_frozen_before_its_first_read_is_refused_by_its_fence(pair: Pai
     code = pair.member.order()
     with pair.frozen_at("leased", lambda url: pair.pay(code, "wechatpay", url)) as late:
         with pytest.raises(PaymentRefused):
-            pay_refused_by_gateway(pair, code)
+            pay_refused_by_gateway(pair.storm.kit, pair.member.id, code)
         assert pair.member.state_of(code) == "failed"
         left = pair.books()
     assert late.result().code == "superseded", late.result()
@@ -251,18 +203,3 @@ def test_a_second_code_of_the_same_payment_stays_the_one_to_scan(pair: Pair) -> 
     pair.member.wait_until_order_is(code, "paid")
     assert len(pair.storm.kit.sandbox.charges(code)) == 1
     assert pair.storm.kit.broken() == []
-
-
-def pay_refused_by_gateway(pair: Pair, code: str) -> None:
-    """A pay request of another process whose gateway refuses: the order ends as failed."""
-    settings = pair.storm.kit.settings
-
-    def refuse(request: PrepayRequest) -> PrepayResult:
-        return PrepayResult(outcome=Outcome.FAILED, fault=GatewayFault(code="PARAM_ERROR"))
-
-    gateways: Mapping[str, Gateway] = build_parts(settings).gateways
-    vars(gateways["wechatpay"])["prepay"] = refuse
-    with pair.storm.kit.app(build_parts(settings, gateways=gateways)) as app:
-        app.extensions["payonce"].payments.pay(
-            PayCommand(member_id=pair.member.id, order_code=code, channel="wechatpay")
-        )

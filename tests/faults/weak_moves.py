@@ -80,3 +80,13 @@ class MovesWithoutFenceGuard(RacedMoves):
     def fence_guard(self, claim: Claim) -> list[ColumnElement[bool]]:
         """Whoever wrote the order meanwhile."""
         return []
+
+
+class MovesWithoutEpochs(RacedMoves):
+    """L2 as it would be without epochs: it takes fences of two lock services for comparable."""
+
+    def fence_guard(self, claim: Claim) -> list[ColumnElement[bool]]:
+        """No higher fence has written the order, whoever granted it."""
+        if claim.wrote:
+            return [Order.lock_fence == claim.fence]
+        return [Order.lock_fence < claim.fence]
