@@ -15,8 +15,8 @@ from flask import Flask
 from locks import HeldKey, from_url
 from shop.commands.locks import _table
 from tests.faults.conftest import shop_on
-from tests.faults.storm import Storm
 from tests.faults.frozen import Pair
+from tests.faults.storm import Storm
 from tests.integration.locks_support import Process, holder
 from tests.processes import free_port, wait_until
 from tests.shopkit import Sandbox, ShopKit, make_member, make_order, make_product
