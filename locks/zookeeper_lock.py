@@ -27,9 +27,17 @@ from locks.inspection import HeldKey
 from locks.observe import LockObserver
 from locks.protocol import MAX_LEASE_MS
 from locks.renewal import Renewer
-from locks.zookeeper_queue import first_of, held_keys, list_shard, queue_of, shard_of
+from locks.zookeeper_queue import (
+    delete,
+    held_keys,
+    holder_of,
+    list_shard_now,
+    queue_of,
+    release,
+    shard_of,
+)
 from locks.zookeeper_realm import ensemble_name
-from locks.zookeeper_session import REPLY_TIMEOUT_S, Session, reply
+from locks.zookeeper_session import REPLY_TIMEOUT_S, Credentials, Session, reply
 from locks.zookeeper_waiter import Waiter
 
 SESSION_MS, MIN_SESSION_MS, MAX_SESSION_MS = 15_000, 1_000, 120_000
@@ -38,7 +46,11 @@ NODE_GONE = "Its node is gone from ZooKeeper."
 
 
 class ZooKeeperLock(BaseLock):
-    """ZooKeeper 3.5 or later, one server or an ensemble; `hosts` is `h1:p1,h2:p2/chroot`."""
+    """ZooKeeper 3.5 or later, one server or an ensemble; `hosts` is `h1:p1,h2:p2/chroot`.
+
+    With `credentials`, `user:password`, it authenticates by digest, and what it makes is for the
+    same credentials only.
+    """
 
     backend = "zookeeper"
 
@@ -47,10 +59,12 @@ class ZooKeeperLock(BaseLock):
         hosts: str,
         *,
         session_ms: int = SESSION_MS,
+        credentials: str = "",
         observer: LockObserver | None = None,
     ) -> None:
         self._hosts = hosts
         self._session_ms = session_ms
+        self._credentials = Credentials(credentials)
         self._current: Session | None = None
         self._realm = -1, ""
         super().__init__(observer)
@@ -74,37 +88,47 @@ class ZooKeeperLock(BaseLock):
             self._free_later(request.key, request.token, "", request.lease_ms)
             raise
         except BaseException:
-            self._free_for_sure(request.key, request.token, waiter.path, request.lease_ms)
+            self._withdraw(request, waiter.path)
             raise
+
+    def _withdraw(self, request: Request, path: str) -> None:
+        """Leave the queue."""
+        try:
+            if path:
+                delete(self._session().client(), path)
+            else:
+                self._free(request.key, request.token, "")
+        except LockUnavailable:
+            self._free_later(request.key, request.token, "", request.lease_ms)
 
     def _renew(self, leases: list[HeldLease]) -> None:
         session = self._session()
         client = session.client()
         sent_ns = now_ns()
+        # A server that is cut off from its leader still answers what it knows. The sync is
+        # answered by way of the leader, which checks that the session stands.
+        synced = client.sync_async(session.root or "/")
         asked = [
             (lease, client.get_async(lease.place, _Gone(self._renewer, lease))) for lease in leases
         ]
         deadline = Deadline(int(REPLY_TIMEOUT_S * 1_000))
+        reply(synced, deadline.left_s())
         for lease, result in asked:
-            try:
-                _, stat = reply(result, deadline.left_s())
-            except NoNodeError:
-                self._renewer.lose(lease, NODE_GONE)
-                continue
-            if stat.czxid != lease.fence:
-                self._renewer.lose(lease, NODE_GONE)
-            else:
+            if _czxid(result, deadline) == lease.fence:
                 lease.extend(sent_ns, session.safe_ms)
+            else:
+                self._renewer.lose(lease, NODE_GONE)
 
     def _free(self, key: str, token: str, place: str) -> bool:
         session = self._session()
-        if place:
-            _delete(session.client(), place)
+        client = session.client()
+        if place:  # a holder's; see _withdraw
+            release(client, place)
             return True
-        shard = shard_of(key)  # the node's name is not known
-        for each in queue_of(key, list_shard(session, shard)):
+        shard = shard_of(session.root, key)
+        for each in queue_of(key, list_shard_now(client, shard)):
             if each.token == token:
-                _delete(session.client(), f"{shard}/{each.name}")
+                delete(client, f"{shard}/{each.name}")
         return True
 
     def _list_held(self, limit: int) -> list[HeldKey]:
@@ -112,11 +136,11 @@ class ZooKeeperLock(BaseLock):
 
     def _break(self, key: str) -> HeldKey | None:
         session = self._session()
-        found = first_of(session, key)
+        found = holder_of(session, key)
         if found is None:
             return None
         path, held = found
-        return held if _delete(session.client(), path) else None
+        return held if delete(session.client(), path) else None
 
     def _left_over_ms(self, lease_ms: int) -> int:
         # A node stands as long as the session does, and so as long as this process.
@@ -125,7 +149,7 @@ class ZooKeeperLock(BaseLock):
     def _ping(self) -> None:
         deadline = Deadline(int(PING_TIMEOUT_S * 1_000))
         client = self._session().client(deadline.left_s())
-        reply(client.exists_async("/"), deadline.left_s())
+        reply(client.sync_async("/"), deadline.left_s())
 
     def _doubt(self) -> str:
         session = self._current
@@ -136,7 +160,9 @@ class ZooKeeperLock(BaseLock):
         """The session of this process."""
         with self._guard:
             if self._current is None:
-                self._current = Session(self._hosts, self._session_ms, self._session_lost)
+                self._current = Session(
+                    self._hosts, self._session_ms, self._credentials, self._session_lost
+                )
             return self._current
 
     def _session_lost(self) -> None:
@@ -171,10 +197,10 @@ class _Gone:
             self.renewer.lose(self.lease, NODE_GONE)
 
 
-def _delete(client: Any, path: str) -> bool:
-    """Delete a node, and say whether it was there."""
+def _czxid(result: Any, deadline: Deadline) -> int | None:
     try:
-        reply(client.delete_async(path))
+        _, stat = reply(result, deadline.left_s())
     except NoNodeError:
-        return False  # Deleted by a try whose answer was lost, or gone with its session.
-    return True
+        return None
+    czxid: int = stat.czxid
+    return czxid

@@ -1,9 +1,13 @@
 """How a queue for a key is laid out in ZooKeeper, and reading it.
 
-    /leases/<shard>/<key>~<token>-<sequence>
+    <chroot>/leases/<shard>/<key>~<token>-<sequence>
 
 The parents are a fixed set of shards: a parent per key would stay behind for ever. A shard's node
 counts its sequence numbers, so those of one key rise, with gaps.
+
+A node's end tells the one behind it whose it was. A holder that releases marks its node in the same
+transaction that deletes it, so the watcher hears of a change: it was the first, now I am, without
+another look. Whoever gives up waiting, dies or is put out just vanishes, and the watcher looks.
 """
 
 import zlib
@@ -14,10 +18,10 @@ from typing import Any
 from kazoo.exceptions import NoNodeError
 
 from locks.inspection import HeldKey
-from locks.zookeeper_session import Session, reply
+from locks.zookeeper_session import Session, reply, unavailable
 
-PARENT = "/leases"
-SHARDS = [f"{number:02x}" for number in range(64)]
+SHARDS = [f"leases/{number:02x}" for number in range(64)]
+MARK = b"released"
 # A sequence number is a signed 32-bit counter that starts again below zero when it is full
 # (ZooKeeper Programmer's Guide, Sequence Nodes). One queue is never half as long as that.
 WRAP = 2**32
@@ -33,9 +37,14 @@ class Place:
     name: str
 
 
-def shard_of(key: str) -> str:
-    """The folder of a key's queue."""
-    return f"{PARENT}/{SHARDS[zlib.crc32(key.encode('ascii')) % len(SHARDS)]}"
+def all_shards(root: str) -> list[str]:
+    """The folders of all queues, below the chroot."""
+    return [f"{root}/{shard}" for shard in SHARDS]
+
+
+def shard_of(root: str, key: str) -> str:
+    """The folder of a key's queue, below the chroot."""
+    return f"{root}/{SHARDS[zlib.crc32(key.encode('ascii')) % len(SHARDS)]}"
 
 
 def queue_of(key: str, names: list[str]) -> list[Place]:
@@ -56,55 +65,87 @@ def _in_order(places: list[Place]) -> list[Place]:
     return sorted(places, key=lambda place: (place.sequence - middle) % WRAP)
 
 
-def list_shard(session: Session, shard: str) -> list[str]:
+def list_shard(client: Any, shard: str) -> list[str]:
+    """The names in a shard, as the server knows them. Raises LockUnavailable."""
+    return _names(client.get_children_async(shard))
+
+
+def list_shard_now(client: Any, shard: str) -> list[str]:
     """The names in a shard, not older than this call. Raises LockUnavailable.
 
     The sync comes first, lest a server that lags behind shows a list from before our own create.
     """
-    client = session.client()
     synced, listed = client.sync_async(shard), client.get_children_async(shard)
+    reply(synced)
+    return _names(listed)
+
+
+def release(client: Any, path: str) -> bool:
+    """End a holding; the one behind knows that it is its turn. Gives whether the node was there.
+
+    For the first of a queue only. Raises LockUnavailable.
+    """
+    transaction = client.transaction()
+    transaction.set_data(path, MARK)
+    transaction.delete(path)
+    marked = reply(transaction.commit_async())[0]
+    if isinstance(marked, NoNodeError):
+        return False  # Deleted by a try whose answer was lost, or gone with its session.
+    if isinstance(marked, Exception):
+        raise unavailable(marked)
+    return True
+
+
+def delete(client: Any, path: str) -> bool:
+    """End a waiting, or another's holding. Gives whether the node was there.
+
+    Raises LockUnavailable.
+    """
     try:
-        reply(synced)
-        names: list[str] = reply(listed)
+        reply(client.delete_async(path))
     except NoNodeError:
-        return []
-    return names
+        return False
+    return True
 
 
 def held_keys(session: Session, limit: int) -> list[HeldKey]:
     """At most `limit` queues, in the order of their keys. Raises LockUnavailable."""
     client = session.client()
-    synced = client.sync_async(PARENT)
-    asked = [client.get_children_async(f"{PARENT}/{shard}") for shard in SHARDS]
+    synced = client.sync_async(session.root or "/")
+    asked = [client.get_children_async(shard) for shard in all_shards(session.root)]
     reply(synced)
     queues: dict[str, list[Place]] = defaultdict(list)
     for listed in asked:
         for name in _names(listed):
             if "~" in name:
                 queues[name.partition("~")[0]].append(_place(name))
-    shown = [(key, _in_order(queues[key])) for key in sorted(queues)[:limit]]
     # All are asked for before the first is waited for.
-    looked_at = [
-        (key, [client.get_async(f"{shard_of(key)}/{place.name}") for place in queue])
-        for key, queue in shown
+    shown = [
+        (key, _ask(client, shard_of(session.root, key), _in_order(queues[key])))
+        for key in sorted(queues)[:limit]
     ]
-    found = [_held_key(key, [_look(each) for each in nodes]) for key, nodes in looked_at]
+    found = [_held_key(key, [_look(node) for _, node in asked]) for key, asked in shown]
     return [held for held in found if held is not None]
 
 
-def first_of(session: Session, key: str) -> tuple[str, HeldKey] | None:
-    """The node of a key's holder with all that is known of it. Raises LockUnavailable."""
-    shard = shard_of(key)
-    queue = queue_of(key, list_shard(session, shard))
+def holder_of(session: Session, key: str) -> tuple[str, HeldKey] | None:
+    """The path of the node of a key's holder, and what there is to show of it.
+
+    Raises LockUnavailable.
+    """
     client = session.client()
-    asked = [
-        (f"{shard}/{place.name}", client.get_async(f"{shard}/{place.name}")) for place in queue
-    ]
+    shard = shard_of(session.root, key)
+    asked = _ask(client, shard, queue_of(key, list_shard_now(client, shard)))
     standing = [
         (path, node) for path, node in ((path, _look(each)) for path, each in asked) if node
     ]
     held = _held_key(key, [node for _, node in standing])
     return None if held is None else (standing[0][0], held)
+
+
+def _ask(client: Any, shard: str, queue: list[Place]) -> list[tuple[str, Any]]:
+    paths = [f"{shard}/{place.name}" for place in queue]
+    return [(path, client.get_async(path)) for path in paths]
 
 
 def _names(listed: Any) -> list[str]:

@@ -14,9 +14,9 @@ from kazoo.exceptions import NodeExistsError, NoNodeError
 from locks.errors import LockUnavailable
 from locks.zookeeper_session import Session, reply
 
-NAME_NODE = "/leases-id"
-# Made by another between our look and our create, and gone at the next look: only a wipe does that.
-ATTEMPTS = 3
+NAME_NODE = "leases-id"
+# To find that there is none, nor a folder for it; to make it; to read what another made meanwhile.
+ATTEMPTS = 4
 
 
 def ensemble_name(session: Session) -> str:
@@ -25,13 +25,14 @@ def ensemble_name(session: Session) -> str:
         name = _read(session) or _give(session)
         if name:
             return name
-    raise LockUnavailable(f"ZooKeeper: {NAME_NODE} comes and goes.")
+    raise LockUnavailable(f"ZooKeeper: the node {NAME_NODE} is empty, or comes and goes.")
 
 
 def _read(session: Session) -> str:
     client = session.client()
+    path = f"{session.root}/{NAME_NODE}"
     # The sync comes first, lest a server that lags behind does not show it yet.
-    synced, found = client.sync_async("/"), client.get_async(NAME_NODE)
+    synced, found = client.sync_async(path), client.get_async(path)
     try:
         reply(synced)
         data, _ = reply(found)
@@ -41,12 +42,14 @@ def _read(session: Session) -> str:
 
 
 def _give(session: Session) -> str:
-    """The name that we gave; empty if another was first."""
-    client = session.client()
+    """The name that we gave; empty if another was first, or the folder had to be made."""
     name = secrets.token_hex(8)
+    path = f"{session.root}/{NAME_NODE}"
     try:
-        reply(client.ensure_path_async("/"))
-        reply(client.create_async(NAME_NODE, name.encode("ascii")))
+        reply(session.client().create_async(path, name.encode("ascii")))
+    except NoNodeError:
+        session.make([session.root])
+        return ""
     except NodeExistsError:
         return ""
     return name

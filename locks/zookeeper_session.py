@@ -8,28 +8,37 @@ from typing import Any
 
 from kazoo.client import KazooClient
 from kazoo.exceptions import (
+    AuthFailedError,
     ConnectionClosedError,
     ConnectionLoss,
     KazooException,
+    NoAuthError,
     NodeExistsError,
     NoNodeError,
     SessionExpiredError,
     SessionMovedError,
 )
 from kazoo.handlers.threading import KazooTimeoutError
-from kazoo.protocol.states import KazooState
+from kazoo.protocol.states import KazooState, KeeperState
 from kazoo.retry import KazooRetry
+from kazoo.security import CREATOR_ALL_ACL
 
+from locks.clock import NS_PER_MS, Deadline, now_ns
 from locks.errors import LockUnavailable
+from locks.zookeeper_handler import DirectHandler
 
 # An unreachable service must be known within about a second; an answer takes some milliseconds.
 CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S = 1.0, 1.0
 # The client reconnects in the background; a server that is back is found within this.
 FIRST_RECONNECT_S, LONGEST_RECONNECT_S = 0.05, 1.0
+# How much of the session's time is not counted on after an answer that came by way of the leader.
+# A follower tells the leader of our signs of life each half tick, a sixth of the time at most;
+# and the last of them may be the client's ping before our request, a third of the time ago.
+MARGIN_DIVISOR = 2
+# A client that ended for good, as after a refused password, is replaced not more often than this.
+REPLACE_EVERY_MS = 1_000
 
-# A follower tells the leader of our sign of life with its next ping, half a tick later at most:
-# that much of the session's time is not counted on.
-MARGIN_DIVISOR = 6
+REFUSED = "ZooKeeper does not let us in: the user or password of LOCK_URL is wrong or missing."
 
 _numbers = itertools.count()
 _INTERRUPTIONS = (ConnectionLoss, ConnectionClosedError, SessionExpiredError, SessionMovedError)
@@ -39,29 +48,31 @@ class Interrupted(LockUnavailable):
     """The connection to ZooKeeper broke, so it is not known whether the request was carried out."""
 
 
+class Credentials(str):
+    """`user:password`. A text that does not show itself: the client logs its requests."""
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
 class Session:
-    """A client that connects in the background, and the session time-out that it was granted."""
+    """A client that connects in the background, and the session time-out that it was granted.
 
-    def __init__(self, hosts: str, session_ms: int, on_loss: Callable[[], None]) -> None:
+    `hosts` is `h1:p1,h2:p2/chroot`. What we make can be used with the same credentials only, or by
+    everybody if there are none.
+    """
+
+    def __init__(
+        self, hosts: str, session_ms: int, credentials: str, on_loss: Callable[[], None]
+    ) -> None:
+        self._hosts, _, chroot = hosts.partition("/")
+        self.root = f"/{chroot}".rstrip("/")
+        self._session_ms = session_ms
+        self._credentials = Credentials(credentials)
         self._on_loss = on_loss
-        self._was_granted = threading.Event()
-        self._granted_ms = session_ms
+        self._guard = threading.Lock()
         self._number = next(_numbers)
-        self._client: Any = KazooClient(
-            hosts=hosts,
-            timeout=session_ms / 1_000,
-            connection_retry=KazooRetry(
-                max_tries=-1, delay=FIRST_RECONNECT_S, max_delay=LONGEST_RECONNECT_S
-            ),
-        )
-        self._client.add_listener(self._state_changed)
-        self._note_granted_time()
-        self._live = self._client.start_async()
-
-    @property
-    def safe_ms(self) -> int:
-        """How long after an answered request the session certainly still stands."""
-        return self._granted_ms - self._granted_ms // MARGIN_DIVISOR
+        self._link = self._connect()
 
     @property
     def number(self) -> int:
@@ -69,29 +80,110 @@ class Session:
         return self._number
 
     @property
+    def safe_ms(self) -> int:
+        """How long after a request that the leader answered the session certainly still stands."""
+        granted_ms = self._link.granted_ms
+        return granted_ms - granted_ms // MARGIN_DIVISOR
+
+    @property
     def is_suspended(self) -> bool:
         """Whether the connection is broken, so that the session may end unseen."""
-        return bool(self._client.state != KazooState.CONNECTED)
+        return bool(self._link.client.state != KazooState.CONNECTED)
 
     def client(self, timeout_s: float = CONNECT_TIMEOUT_S) -> Any:
         """The connected client. Raises LockUnavailable if there is no connection in time."""
-        if not (self._live.wait(timeout_s) and self._was_granted.wait(timeout_s)):
-            raise LockUnavailable("ZooKeeper: there is no connection, or the session is suspended.")
-        return self._client
+        link = self._link
+        if link.is_up():
+            return link.client
+        link = self._replace_if_dead(link)
+        if link.wait(Deadline(int(timeout_s * 1_000))):
+            return link.client
+        if link.was_refused:
+            raise LockUnavailable(REFUSED)
+        raise LockUnavailable("ZooKeeper: there is no connection, or the session is suspended.")
 
-    def make(self, parent: str, children: list[str]) -> None:
-        """Make the folders that are missing. Raises LockUnavailable."""
+    def make(self, folders: list[str]) -> None:
+        """Make the folders that are missing, with all above them. Raises LockUnavailable."""
+        parts = folders[0].strip("/").split("/")[:-1]
+        paths = ["/" + "/".join(parts[:depth]) for depth in range(1, len(parts) + 1)] + folders
         client = self.client()
-        reply(client.ensure_path_async("/"))
-        reply(client.ensure_path_async(parent))
-        for made in [client.create_async(f"{parent}/{child}", b"") for child in children]:
-            try:
+        # Where a folder stands, one that may not make it can still use it.
+        looks = [(path, client.exists_async(path)) for path in paths]
+        missing = [path for path, look in looks if reply(look) is None]
+        for made in [client.create_async(path, b"") for path in missing]:
+            with suppress(NodeExistsError):
                 reply(made)
-            except NodeExistsError:
-                continue
 
     def close(self) -> None:
         """End the session at the server, if it can be reached; its nodes go with it."""
+        self._link.close()
+
+    def _connect(self) -> "_Link":
+        client = KazooClient(
+            hosts=self._hosts,
+            timeout=self._session_ms / 1_000,
+            handler=DirectHandler(),
+            auth_data=[("digest", self._credentials)] if self._credentials else None,
+            default_acl=CREATOR_ALL_ACL if self._credentials else None,
+            connection_retry=KazooRetry(
+                max_tries=-1, delay=FIRST_RECONNECT_S, max_delay=LONGEST_RECONNECT_S
+            ),
+        )
+        return _Link(client, self._session_ms, self._lose)
+
+    def _replace_if_dead(self, link: "_Link") -> "_Link":
+        """The client to go on with: another one, with a new session, if this cannot come back."""
+        with self._guard:
+            if link is not self._link or not link.is_dead():
+                return self._link
+            link.abandon()
+            self._link = self._connect()
+        self._lose()
+        return self._link
+
+    def _lose(self) -> None:
+        self._number = next(_numbers)
+        self._on_loss()
+
+
+class _Link:
+    """A kazoo client and what is to be known of it besides. Connects from construction on."""
+
+    def __init__(self, client: Any, session_ms: int, on_loss: Callable[[], None]) -> None:
+        self.client = client
+        self.granted_ms = session_ms
+        self.was_refused = False
+        self._on_loss = on_loss
+        self._was_granted = threading.Event()
+        self._began_ns = self._broke_ns = now_ns()
+        client.add_listener(self._state_changed)
+        self._note_granted_time()
+        self._live = client.start_async()
+
+    def is_up(self) -> bool:
+        """Whether requests can be sent now."""
+        return bool(self._live.is_set()) and self._was_granted.is_set()
+
+    def wait(self, deadline: Deadline) -> bool:
+        """Wait until requests can be sent, and say whether they can."""
+        is_live = bool(self._live.wait(deadline.left_s()))
+        return is_live and self._was_granted.wait(deadline.left_s())
+
+    def is_dead(self) -> bool:
+        """Whether it will not connect any more.
+
+        kazoo ends for good after a refused password. And a server that was wiped, or put back from
+        an old copy, refuses a client that has seen more than it knows, as often as that comes
+        again, and never says that the session is over: it is, when its time is.
+        """
+        now = now_ns()
+        if self.client._connection.connection_stopped.is_set():
+            return now - self._began_ns > REPLACE_EVERY_MS * NS_PER_MS
+        was_up = self._was_granted.is_set() and not self._live.is_set()
+        return was_up and now - self._broke_ns > self.granted_ms * NS_PER_MS
+
+    def close(self) -> None:
+        """End the session at the server, if it can be reached."""
         if self._live.is_set():
             self._stop()
             return
@@ -100,14 +192,23 @@ class Session:
         with suppress(RuntimeError):  # the interpreter is ending and starts no more threads
             threading.Thread(target=self._stop, daemon=True).start()
 
+    def abandon(self) -> None:
+        """Hear no more of it, and end it."""
+        self.client.remove_listener(self._state_changed)
+        self.close()
+
     def _stop(self) -> None:
         with suppress(KazooException, OSError):
-            self._client.stop()
-            self._client.close()
+            self.client.stop()
+            self.client.close()
 
     def _state_changed(self, state: str) -> None:
+        """Called by the client's own thread."""
+        if state == KazooState.CONNECTED:
+            return
+        self._broke_ns = now_ns()
         if state == KazooState.LOST:
-            self._number = next(_numbers)
+            self.was_refused = self.client.client_state == KeeperState.AUTH_FAILED
             self._on_loss()
 
     def _note_granted_time(self) -> None:
@@ -116,13 +217,13 @@ class Session:
         A server bounds it to 2 to 20 of its ticks (ZooKeeper Programmer's Guide, Sessions). To
         take the time we asked for instead would be to believe in a lease that has ended.
         """
-        connection = self._client._connection
+        connection = self.client._connection
         connect = connection._connect
 
         def connect_and_note(*where: object) -> tuple[float, float]:
             read_timeout_ms, connect_timeout_ms = connect(*where)
             # kazoo stops reading after two thirds of the granted time.
-            self._granted_ms = round(read_timeout_ms * 3 / 2)
+            self.granted_ms = round(read_timeout_ms * 3 / 2)
             self._was_granted.set()
             return read_timeout_ms, connect_timeout_ms
 
@@ -137,7 +238,14 @@ def reply(result: Any, timeout_s: float = REPLY_TIMEOUT_S) -> Any:
         raise
     except KazooTimeoutError as error:
         raise LockUnavailable(f"ZooKeeper did not answer in {timeout_s:g} s.") from error
-    except _INTERRUPTIONS as error:
-        raise Interrupted(f"({type(error).__name__})") from error
     except KazooException as error:
-        raise LockUnavailable(f"ZooKeeper refused: {type(error).__name__} {error}") from error
+        raise unavailable(error) from error
+
+
+def unavailable(error: Exception) -> LockUnavailable:
+    """What an error of the client means to us."""
+    if isinstance(error, _INTERRUPTIONS):
+        return Interrupted(f"({type(error).__name__})")
+    if isinstance(error, NoAuthError | AuthFailedError):
+        return LockUnavailable(REFUSED)
+    return LockUnavailable(f"ZooKeeper refused: {type(error).__name__} {error}")

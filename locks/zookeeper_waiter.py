@@ -3,19 +3,40 @@
 import os
 import socket
 import threading
+from functools import cache
 from typing import Any
 
 from kazoo.exceptions import NoNodeError
+from kazoo.protocol.states import EventType
 
 from locks.base import Request
-from locks.clock import NS_PER_MS, now_ns
+from locks.clock import NS_PER_MS, Deadline, now_ns
 from locks.errors import LockUnavailable
 from locks.held import Grant
-from locks.zookeeper_queue import PARENT, SHARDS, Place, list_shard, queue_of, shard_of
-from locks.zookeeper_session import Interrupted, Session, reply
+from locks.zookeeper_queue import (
+    Place,
+    all_shards,
+    list_shard,
+    list_shard_now,
+    queue_of,
+    shard_of,
+)
+from locks.zookeeper_session import (
+    CONNECT_TIMEOUT_S,
+    REPLY_TIMEOUT_S,
+    Interrupted,
+    Session,
+    reply,
+)
 
 # An answer this fresh, as a part of the lease, still proves the session when our turn comes.
 FRESH_DIVISOR = 6
+# Who is in the queue already waits a little longer for the ensemble to choose another leader.
+RECONNECT_TIMEOUT_S = 2.0
+
+# What a watch on the node before ours can tell (see zookeeper_queue); any other event means: look.
+RELEASED: str = EventType.CHANGED
+GONE: str = EventType.DELETED
 
 
 class _NodeGone(LockUnavailable):
@@ -28,7 +49,7 @@ class Waiter:
     def __init__(self, session: Session, request: Request) -> None:
         self._session = session
         self._request = request
-        self._shard = shard_of(request.key)
+        self._shard = shard_of(session.root, request.key)
         self._sent_ns = 0
         self._fence = 0
         self._ahead: int | None = None
@@ -40,18 +61,23 @@ class Waiter:
         while True:
             try:
                 names = self._queue_up(is_repeated)
-                while not self._is_first(names):
-                    names = self._list()
+                while not self._outlasts(names):
+                    names = list_shard(self._client(), self._shard)
                 return self._grant()
             except (Interrupted, _NodeGone):
                 if is_repeated and self._request.deadline.is_over():
-                    raise self._request.timeout() from None
+                    if self._ahead:
+                        raise self._request.timeout() from None
+                    raise
                 is_repeated = True
+
+    def _client(self) -> Any:
+        return self._session.client(RECONNECT_TIMEOUT_S if self.path else CONNECT_TIMEOUT_S)
 
     def _queue_up(self, is_repeated: bool) -> list[str]:
         """Make our node, unless an earlier try made it. Gives the shard's nodes."""
         if is_repeated:
-            names = self._list()
+            names = list_shard_now(self._client(), self._shard)
             mine = self._mine(queue_of(self._request.key, names))
             if mine is not None:
                 self._adopt(mine.name)
@@ -59,47 +85,47 @@ class Waiter:
         try:
             return self._create()
         except NoNodeError:
-            self._session.make(PARENT, SHARDS)
+            self._session.make(all_shards(self._session.root))
             return self._create()
 
     def _create(self) -> list[str]:
-        client = self._session.client()
+        client = self._client()
+        deadline = Deadline(int(REPLY_TIMEOUT_S * 1_000))
+        self.path = ""
         self._sent_ns = now_ns()
         made = client.create_async(
             f"{self._shard}/{self._request.key}~{self._request.token}-",
-            f"{socket.gethostname()} {os.getpid()}".encode(),
+            whoami(os.getpid()),
             ephemeral=True,
             sequence=True,
             include_data=True,
         )
         listed = client.get_children_async(self._shard)  # on its way before the first answer
-        self.path, stat = reply(made)
+        self.path, stat = reply(made, deadline.left_s())
         self._fence = stat.czxid
-        names: list[str] = reply(listed)
+        names: list[str] = reply(listed, deadline.left_s())
         return names
 
     def _adopt(self, name: str) -> None:
+        """Go on with a node of ours that stands. It is asked for by way of the leader."""
         path = f"{self._shard}/{name}"
+        client = self._client()
         sent_ns = now_ns()
-        stat = reply(self._session.client().exists_async(path))
+        synced, found = client.sync_async(path), client.exists_async(path)
+        reply(synced)
+        stat = reply(found)
         if stat is None:
             raise _NodeGone
         self.path, self._fence, self._sent_ns = path, stat.czxid, sent_ns
 
-    def _list(self) -> list[str]:
-        sent_ns = now_ns()
-        names = list_shard(self._session, self._shard)
-        self._sent_ns = sent_ns
-        return names
-
     def _mine(self, queue: list[Place]) -> Place | None:
         return next((place for place in queue if place.token == self._request.token), None)
 
-    def _is_first(self, names: list[str]) -> bool:
-        """Whether it is our turn; if not, waits until the one before us goes.
+    def _outlasts(self, names: list[str]) -> bool:
+        """Whether it is our turn, after waiting until the one before us went.
 
-        Nobody comes in before us, since sequence numbers rise: if there was but one, and it went,
-        it is our turn without another look.
+        Nobody comes in before us, since sequence numbers rise: if the one before us was the first,
+        and went, it is our turn without another look.
         """
         queue = queue_of(self._request.key, names)
         mine = self._mine(queue)
@@ -110,10 +136,11 @@ class Waiter:
             self._ahead = ahead
         if ahead == 0:
             return True
-        return self._outlast(queue[ahead - 1].name) and ahead == 1
+        event = self._next_event(queue[ahead - 1].name)
+        return event == RELEASED or (event == GONE and ahead == 1)
 
-    def _outlast(self, name: str) -> bool:
-        """Wait until that node is gone; False if it may still be there. Raises LockTimeout."""
+    def _next_event(self, name: str) -> str:
+        """Wait until something becomes of that node. Raises LockTimeout."""
         happened = threading.Event()
         kinds: list[str] = []
 
@@ -123,18 +150,18 @@ class Waiter:
 
         try:
             # `get`, not `exists`: on a node that is gone already, `exists` leaves a watch behind.
-            reply(self._session.client().get_async(f"{self._shard}/{name}", watch=tell))
+            reply(self._client().get_async(f"{self._shard}/{name}", tell))
         except NoNodeError:
-            return True
+            return GONE
         if not happened.wait(self._request.deadline.left_s()):
             raise self._request.timeout()
-        return kinds[0] == "DELETED"
+        return kinds[0]
 
     def _grant(self) -> Grant:
-        ttl_ms = min(self._request.lease_ms, self._session.safe_ms)
+        request = self._request
+        ttl_ms = min(request.lease_ms, self._session.safe_ms)
         if now_ns() - self._sent_ns > ttl_ms * NS_PER_MS // FRESH_DIVISOR:
             self._adopt(self.path.rpartition("/")[2])
-        request = self._request
         return Grant(
             request.key,
             request.token,
@@ -145,3 +172,9 @@ class Waiter:
             ttl_ms=ttl_ms,
             ahead=self._ahead or 0,
         )
+
+
+@cache
+def whoami(pid: int) -> bytes:
+    """What a node of this process says, for an operator's eyes."""
+    return f"{socket.gethostname()} {pid}".encode()

@@ -262,7 +262,7 @@ def test_a_release_lets_the_waiter_in(lock: LeaseLock, other: LeaseLock, key: st
     first.release()
     waiter.join()
     assert got[0].fence > first.fence
-    got[0].ensure_held(need_ms=1_000)
+    got[0].ensure_held(need_ms=500)
     got[0].release()
 
 
