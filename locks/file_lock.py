@@ -1,37 +1,78 @@
 """Leases in the files of one host: no service needed, safe across processes and after kill -9.
 
-    <folder>/fence        the counter of fencing tokens (fence_file)
-    <folder>/held/<key>   who holds the key, and until when (lease_record); no file: free
+    <folder>/fence           the clock of fencing tokens (fence_file)
+    <folder>/held/<key>      who holds the key until when, and who waits (key_file); no file: free
+    <folder>/waiting/<bell>  a pipe for each thread that waits (bell)
 
-The record is the lease. flock(2) guards only the moment of reading and writing it, so a holder
-that is frozen does not keep its key for ever: its record ends, another writes its own, and the
-first finds a stranger's token there when it wakes. A dead holder's record is void at once. A file
-is deleted on release, so the folder holds only what is held, or was held by a process that died;
-the latter is swept away by the next process that starts.
+    holder                       held/<key>                   first waiter      second waiter
+      | acquire: writes itself ---> |                               |                  |
+      |                             | <--- writes itself behind --- |  sleeps          |
+      |                             | <------------------- writes itself behind ------ |  sleeps
+      | release: writes a claim --> |                               |                  |
+      |   of the first waiter, rings its bell and the second's ---> |  wakes           |  is first
+      |                             | <--- its whole lease -------- |                  |  sleeps
 
-For a local file system of one host, and processes that share its clock (no time namespaces).
-Waiters look again and again, ever more slowly; no order is kept among them.
+The record is the lease; flock(2) guards only the moment of reading and writing it. Nobody looks
+again and again. Each waiter sleeps until its bell rings or the process before it in the queue ends
+(pidfd_open(2)); the first one, until the holder ends or the holder's time is out. What can happen:
+
+- The holder is killed, at any step: the first waiter wakes at once and finds the record void, or
+  finds itself named, if the key had been handed on but the bell not rung.
+- It is frozen: its record ends, the first waiter takes the key, and it finds a stranger's token
+  when it wakes. Frozen between claim and bell: the first waiter looks every two seconds anyhow.
+- A waiter is killed: nobody reads its pipe, so it is passed over; if it was just handed the key,
+  the one behind, which watches it, takes it. It is frozen: its claim ends after two seconds.
+- A waiter gives up: it blanks its place, and rings the one behind, which then watches another.
+- A file or pipe is deleted by others: waiters look now and then although nothing called them (the
+  first every two seconds, the others every thirty), miss themselves, and queue up at the end.
+- A process forks: the child closes its copies of files and pipes, and starts afresh.
+- A process is frozen inside the guard, some tens of microseconds: the key waits for it, with
+  LockTimeout and no hang, until it goes on or dies; other keys do not.
+
+For a local file system of one host, and processes that share its clock (no time namespaces). A
+process of another PID namespace is not seen to end: its lease ends by its time alone.
 """
 
 import os
-import random
-import time
-from contextlib import suppress
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from locks.base import BaseLock, Request
-from locks.clock import NS_PER_MS, now_ns
+from locks.bell import Bell, Bells
+from locks.clock import NS_PER_MS, NS_PER_S, now_ns
 from locks.errors import LockUnavailable
 from locks.fence_file import mint
-from locks.flock import locked_file
+from locks.file_sweep import Sweep
 from locks.held import Grant, HeldLease
+from locks.host import death_watch
 from locks.inspection import HeldKey
-from locks.lease_record import LeaseRecord, my_record, read_record, write_record
+from locks.key_file import KeyFile, opened_key, peek
+from locks.lease_record import LeaseRecord, Waiter, my_record, my_waiter
+from locks.mounts import shared_type
 from locks.observe import LockObserver
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S, PAUSE_GROWTH = 0.001, 0.05, 1.5
 # For the few microseconds in which another process reads or writes the record.
 PATIENCE_S = 0.2
+# How often a waiter looks although nothing called it: the first of the queue, and the others.
+FIRST_LOOKS_MS, OTHERS_LOOK_MS = 2_000, 30_000
+# For a waiter that has no place yet: the queue is full, or the guard was not to be had.
+NO_PLACE_LOOKS_MS = 50
+
+
+@dataclass
+class Turn:
+    """Where one call of acquire stands."""
+
+    bell: Bell | None = None
+    ticket: int | None = None
+    ahead: int = 0
+    before: tuple[int, Waiter] | None = None
+    """Ticket and name of the waiter before us, when we last looked."""
+    holder: LeaseRecord | None = None
+    """Who held the key, when we last looked; None if that could not be told."""
+    dead: tuple[int, str] | None = None
+    """Ticket and token of a waiter whose process has ended."""
 
 
 class FileLock(BaseLock):
@@ -40,151 +81,220 @@ class FileLock(BaseLock):
     backend = "file"
 
     def __init__(self, folder: Path, observer: LockObserver | None = None) -> None:
+        self._folder = folder
         self._fence = folder / "fence"
         self._held = folder / "held"
+        self._waiting = folder / "waiting"
+        self._bells = Bells(self._waiting)
+        self._sweep = Sweep(self._held, self._waiting)
         self._is_prepared = False
         super().__init__(observer)
 
     def _take(self, request: Request) -> Grant:
         self._prepare()
-        pause_s = FIRST_PAUSE_S
-        while True:
-            sent_ns = now_ns()
-            fence = self._try(request, sent_ns)
-            if fence is not None:
-                return Grant(request.key, request.token, fence, request.lease_ms, sent_ns)
-            left_s = request.deadline.left_s()
-            if not left_s:
-                raise request.timeout()
-            time.sleep(min(left_s, pause_s * random.uniform(0.5, 1.0)))  # noqa: S311 - jitter
-            pause_s = min(pause_s * PAUSE_GROWTH, LONGEST_PAUSE_S)
+        turn = Turn(bell=self._bells.idle() if request.wait_ms else None)
+        try:
+            while True:
+                grant = self._look(request, turn)
+                if grant is not None:
+                    turn.ticket = None
+                    return grant
+                if request.deadline.is_over():
+                    raise request.timeout()
+                if turn.bell is None:
+                    turn.bell = self._bells.fresh()
+                elif not self._wait(request, turn, turn.bell) and not turn.bell.is_hung():
+                    self._quit(request, turn)
+                self._check_open()
+        except LockUnavailable:
+            self._is_prepared = False  # If somebody deleted the folder, it is made again.
+            raise
+        finally:
+            self._quit(request, turn)
 
-    def _try(self, request: Request, sent_ns: int) -> int | None:
-        path = self._held / request.key
-        if _is_taken(_peek(path)):
-            return None
-        with locked_file(path, create=True, patience_s=PATIENCE_S) as file:
-            if file is None or _is_taken(read_record(file)):
+    def _look(self, request: Request, turn: Turn) -> Grant | None:
+        """Take the key if it is ours to take; else queue up, if there is a bell."""
+        sent_ns = now_ns()
+        turn.holder = turn.before = None
+        with self._open(request.key, create=True) as key:
+            if key is None:
                 return None
+            if not _is_for(request.token, key):
+                _queue_up(request, turn, key)
+                return None
+            freed_ns = key.record.freed_ns if key.record else 0
             try:
                 fence = mint(self._fence, request.fence_floor)
                 end_ns = sent_ns + request.lease_ms * NS_PER_MS
-                write_record(file, my_record(request.token, fence, end_ns))
+                key.take(my_record(request.token, fence, end_ns))
             except (LockUnavailable, OSError):
-                # Free, as it was found: an empty file would stay until the next start's sweep.
-                path.unlink()
+                key.give_up()
                 raise
-            return fence
+        return Grant(
+            request.key,
+            request.token,
+            fence,
+            request.lease_ms,
+            sent_ns,
+            ahead=turn.ahead,
+            handover_ns=now_ns() - freed_ns if freed_ns else None,
+        )
+
+    def _wait(self, request: Request, turn: Turn, bell: Bell) -> bool:
+        """Until it is time to look again; gives whether anything called for it."""
+        now = now_ns()
+        who: Waiter | LeaseRecord | None
+        if turn.ticket is None or turn.holder is None:
+            who, until_ns = None, now + NO_PLACE_LOOKS_MS * NS_PER_MS
+        elif turn.before is not None:
+            who, until_ns = turn.before[1], now + OTHERS_LOOK_MS * NS_PER_MS
+        else:
+            who = turn.holder
+            until_ns = min(who.end_ns, now + FIRST_LOOKS_MS * NS_PER_MS)
+        timeout_s = min(max(0, until_ns - now) / NS_PER_S, request.deadline.left_s())
+        if who is None or who.pid == os.getpid():
+            return bell.wait(timeout_s)
+        with death_watch(who.pid, who.pid_ns) as ended:
+            if who.is_gone():
+                turn.dead = (turn.before[0], who.token) if turn.before else None
+                return True
+            return bell.wait(timeout_s, ended)
+
+    def _quit(self, request: Request, turn: Turn) -> None:
+        """Wait no longer, and give the bell back."""
+        if turn.ticket is not None:
+            place = str(turn.ticket)
+            turn.ticket = None
+            self._free_for_sure(request.key, request.token, place, request.lease_ms)
+        if turn.bell is not None:
+            self._bells.put_back(turn.bell)
+            turn.bell = None
 
     def _renew(self, leases: list[HeldLease]) -> None:
         for lease in leases:
             sent_ns = now_ns()
-            path = self._held / lease.key
-            with locked_file(path, create=False, patience_s=PATIENCE_S) as file:
-                if file is None:
-                    if not path.exists():
+            with self._open(lease.key, create=False) as key:
+                if key is None:
+                    if not (self._held / lease.key).exists():
                         self._renewer.lose(lease, "Its file was deleted.")
                     continue
-                record = read_record(file)
+                record = key.record
                 if record is None or record.token != lease.token:
-                    self._renewer.lose(lease, "It ran out, and another took the key.")
+                    self._renewer.lose(lease, "It ran out or was ended, and the key went on.")
+                    continue
+                if record.end_ns <= sent_ns:
+                    self._renewer.lose(lease, "It ran out before it could be renewed.")
+                    key.give_up()
                     continue
                 end_ns = sent_ns + lease.lease_ms * NS_PER_MS
-                write_record(file, my_record(lease.token, lease.fence, end_ns))
+                key.take(replace(record, end_ns=end_ns))
                 lease.extend(sent_ns)
 
     def _free(self, key: str, token: str, place: str) -> bool:
-        path = self._held / key
-        with locked_file(path, create=False, patience_s=PATIENCE_S) as file:
+        with self._open(key, create=False) as file:
             if file is None:
-                return not path.exists()
-            record = read_record(file)
-            if record is not None and record.token == token:
-                path.unlink()
+                return not (self._held / key).exists()
+            if file.record is not None and file.record.token == token:
+                file.give_up()
+            elif place:
+                file.leave(int(place), token)
             return True
 
     def _list_held(self, limit: int) -> list[HeldKey]:
-        self._make_folder()
+        self._make_folders()
         shown: list[HeldKey] = []
         for name in sorted(os.listdir(self._held)):
             if len(shown) >= limit:
                 break
-            held = _shown(name, _peek(self._held / name))
+            held = _shown(name, *peek(self._held / name))
             if held is not None:
                 shown.append(held)
         return shown
 
     def _break(self, key: str) -> HeldKey | None:
-        self._make_folder()
-        path = self._held / key
-        with locked_file(path, create=False, patience_s=PATIENCE_S) as file:
+        self._make_folders()
+        with self._open(key, create=False) as file:
             if file is None:
-                if path.exists():
-                    raise LockUnavailable(f"{path} is kept by a process that is stopped.")
+                if (self._held / key).exists():
+                    raise LockUnavailable(f"Key {key!r} is kept by a process that is stopped.")
                 return None
-            held = _shown(key, read_record(file))
-            path.unlink()
+            held = _shown(key, file.record, file.waiters())
+            file.give_up()
             return held
 
+    def _open(self, key: str, *, create: bool) -> AbstractContextManager[KeyFile | None]:
+        path = self._held / key
+        return opened_key(path, self._waiting, create=create, patience_s=PATIENCE_S)
+
     def _prepare(self) -> None:
-        """Make the folder and sweep it, once per process."""
-        if self._is_prepared:
-            return
-        self._make_folder()
-        self._sweep()
-        self._is_prepared = True
-
-    def _make_folder(self) -> None:
+        """Make the folder and sweep it, once per process; then sweep a little with each use."""
         try:
-            self._held.mkdir(mode=0o770, parents=True, exist_ok=True)
+            if self._is_prepared:
+                self._sweep.step()
+                return
+            self._make_folders()
+            self._sweep.whole()
+            self._is_prepared = True
         except OSError as error:
-            raise LockUnavailable(f"The folder {self._held} cannot be made: {error}.") from error
+            self._is_prepared = False
+            raise LockUnavailable(f"The folder {self._folder}: {error.strerror}.") from error
 
-    def _sweep(self) -> None:
-        """Delete what dead holders left."""
-        for name in sorted(os.listdir(self._held)):
-            path = self._held / name
-            with suppress(LockUnavailable):
-                if _is_taken(_peek(path)):
-                    continue
-                with locked_file(path, create=False, patience_s=0) as file:
-                    if file is not None and not _is_taken(read_record(file)):
-                        path.unlink()
+    def _make_folders(self) -> None:
+        kind = shared_type(self._folder)
+        if kind is not None:
+            raise LockUnavailable(
+                f"The folder {self._folder} lies on a file system of type {kind}, which several "
+                "hosts may share. File locks need a local one."
+            )
+        for folder in (self._held, self._waiting):
+            try:
+                folder.mkdir(mode=0o770, parents=True, exist_ok=True)
+            except OSError as error:
+                raise LockUnavailable(f"The folder {folder} cannot be made: {error}.") from error
 
     def _ping(self) -> None:
-        self._make_folder()
-        with locked_file(self._fence, create=True, patience_s=PATIENCE_S) as file:
-            if file is None:
-                raise LockUnavailable(f"{self._fence} is kept by a process that is stopped.")
+        self._make_folders()
+        mint(self._fence, 0)
 
     def _disconnect(self) -> None:
-        self._forget()
+        self._bells.close()
 
     def _forget(self) -> None:
+        self._bells.forget()
+        self._bells = Bells(self._waiting)
+        self._sweep = Sweep(self._held, self._waiting)
         self._is_prepared = False
 
 
-def _is_taken(record: LeaseRecord | None) -> bool:
-    return record is not None and record.is_live(now_ns())
+def _is_for(token: str, key: KeyFile) -> bool:
+    """Whether the key was handed to us, or is free and it is our turn."""
+    if key.record is not None and key.record.token == token:
+        return True
+    if key.is_held():
+        return False
+    # Its holder died or ran out: it goes to the first in the queue, which may be us.
+    return not key.hand_over() or (key.record is not None and key.record.token == token)
 
 
-def _shown(key: str, record: LeaseRecord | None) -> HeldKey | None:
+def _queue_up(request: Request, turn: Turn, key: KeyFile) -> None:
+    if turn.bell is None:
+        return
+    if turn.dead is not None:
+        key.leave(*turn.dead)
+        turn.dead = None
+    if turn.ticket is None or not key.has(turn.ticket, request.token):
+        turn.ticket = key.enter(my_waiter(request.token, turn.bell.name))
+        if turn.ticket is None:
+            return
+        turn.ahead = turn.ahead or key.length()
+    turn.before = key.before(turn.ticket)
+    turn.holder = key.record
+
+
+def _shown(key: str, record: LeaseRecord | None, waiters: list[Waiter]) -> HeldKey | None:
     now = now_ns()
     if record is None or not record.is_live(now):
         return None
     left_ms = (record.end_ns - now) // NS_PER_MS
-    return HeldKey(key, f"{record.host} {record.pid}", record.fence, left_ms)
-
-
-def _peek(path: Path) -> LeaseRecord | None:
-    """The record as it is now, without the lock: good enough to see that waiting is in order."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return read_record(file)
-        finally:
-            os.close(file)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise LockUnavailable(f"{path}: {error.strerror}.") from error
+    names = tuple(f"{waiter.host} {waiter.pid}" for waiter in waiters)
+    return HeldKey(key, f"{record.host} {record.pid}", record.fence, left_ms, names)

@@ -1,4 +1,4 @@
-"""A file held for a moment by flock(2), which the kernel frees when its holder dies."""
+"""A file guarded for a moment by flock(2), which the kernel frees when its holder dies."""
 
 import errno
 import fcntl
@@ -12,7 +12,9 @@ from pathlib import Path
 from locks.clock import NS_PER_S, now_ns
 from locks.errors import LockUnavailable
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.000_2, 0.005
+# A guard is mostly kept for some tens of microseconds: first we only let others run, then sleep.
+YIELDS = 30
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.000_1, 0.005
 _MODE = 0o660
 
 # Descriptors that other threads had open at a fork: the child closes its copies, lest a lock
@@ -24,9 +26,9 @@ _open_files: set[int] = set()
 def locked_file(path: Path, *, create: bool, patience_s: float) -> Iterator[int | None]:
     """The file's descriptor, locked; None if others kept it for patience_s, or it is not there.
 
-    Whoever deletes such a file does it while holding it. So a lock on a file that is no longer
-    the one at `path` is worth nothing, and is tried again. Raises LockUnavailable for a folder
-    that cannot be used.
+    Whoever deletes or replaces such a file does it while holding it. So a lock on a file that is
+    no longer the one at `path` is worth nothing, and is tried again. Raises LockUnavailable for a
+    folder that cannot be used.
     """
     try:
         file = _lock(path, create, now_ns() + int(patience_s * NS_PER_S))
@@ -43,9 +45,32 @@ def locked_file(path: Path, *, create: bool, patience_s: float) -> Iterator[int 
         _unlock(file)
 
 
+@contextmanager
+def locked_folder(folder: Path, *, shared: bool, patience_s: float) -> Iterator[bool]:
+    """Gives whether the folder is locked: with others who share it, or alone.
+
+    Raises OSError for a folder that cannot be opened.
+    """
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _open_files.add(file)
+    try:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        yield _wait_for(file, now_ns() + int(patience_s * NS_PER_S), kind)
+    finally:
+        _unlock(file)
+
+
+def flush_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk (fsync(2): a file's own fsync does not)."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 def _lock(path: Path, create: bool, until_ns: int) -> int | None:
     flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-    pause_s = _FIRST_PAUSE_S
     while True:
         try:
             file = os.open(path, flags, _MODE)
@@ -55,25 +80,40 @@ def _lock(path: Path, create: bool, until_ns: int) -> int | None:
             return None
         _open_files.add(file)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _unlock(file)
-            if now_ns() >= until_ns:
+            if not _wait_for(file, until_ns):
+                _unlock(file)
                 return None
-            time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-            continue
+            if _is_at(file, path):
+                return file
         except OSError:
             _unlock(file)
             raise
-        if _is_at(file, path):
-            return file
         _unlock(file)
+
+
+def _wait_for(file: int, until_ns: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Take the lock; False if others kept it."""
+    tries = 0
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if now_ns() >= until_ns:
+                return False
+            tries += 1
+            if tries < YIELDS:
+                os.sched_yield()
+                continue
+            time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        else:
+            return True
 
 
 def _is_at(file: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(file), path.stat())
+        return os.path.samestat(os.fstat(file), os.stat(path))
     except FileNotFoundError:
         return False
 

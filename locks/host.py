@@ -1,6 +1,8 @@
 """Who a process is, so that another process of the same host can tell that it is gone."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -55,3 +57,25 @@ def is_gone(pid: int, namespace: str, started: str) -> bool:
         return False
     now = start_ticks(pid)
     return now is None or (UNKNOWN not in (now, started) and now != started)
+
+
+@contextmanager
+def death_watch(pid: int, namespace: str) -> Iterator[int | None]:
+    """A descriptor that can be read once the process has ended (pidfd_open(2), Linux 5.3).
+
+    None where there is no such thing. It may be another process that was given the PID, or none:
+    ask is_gone when it is open.
+    """
+    file = None
+    if namespace == pid_namespace() and hasattr(os, "pidfd_open"):
+        with suppress(OSError):
+            file = os.pidfd_open(pid)
+    try:
+        yield file
+    finally:
+        if file is not None:
+            os.close(file)
+
+
+# A child may have been put into a namespace of its own.
+os.register_at_fork(after_in_child=pid_namespace.cache_clear)

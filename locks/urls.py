@@ -6,6 +6,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from locks.errors import LockConfigError
 from locks.file_lock import FileLock
+from locks.mounts import shared_type
 from locks.observe import LockObserver
 from locks.protocol import LeaseLock
 from locks.redis_lock import RedisLock
@@ -80,6 +81,12 @@ def _file(url: str, parts: SplitResult, observer: LockObserver | None) -> LeaseL
     folder = Path(unquote(parts.path))
     if not folder.is_absolute() or folder == Path("/"):
         raise LockConfigError("It names no folder. Write file:///var/lib/shop/locks.")
+    kind = shared_type(folder)
+    if kind is not None:
+        raise LockConfigError(
+            f"The folder {folder} lies on a file system of type {kind}, which several hosts may "
+            "share. Name a folder on a local one, or use Redis or ZooKeeper."
+        )
     return FileLock(folder, observer)
 
 

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,69 +13,9 @@ import pytest
 
 from locks import LockTimeout, LockUnavailable, from_url, hold
 from locks.clock import NS_PER_S, now_ns
-from locks.fence_file import RESERVE, mint
 from locks.flock import locked_file
-from locks.host import UNKNOWN, boot_id, is_gone, pid_namespace, start_ticks
+from locks.host import UNKNOWN, is_gone, pid_namespace, start_ticks
 from locks.lease_record import my_record, read_record, write_record
-
-
-@pytest.fixture
-def counter(tmp_path: Path) -> Path:
-    """A fence counter that does not exist yet."""
-    return tmp_path / "fence"
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1_000
-
-
-def test_tokens_begin_at_the_clock_and_rise_beyond_any_floor(counter: Path) -> None:
-    before = _now_us()
-    first = mint(counter, 0)
-    assert before <= first <= _now_us()
-    floor = first + 10**12
-    assert mint(counter, floor) == floor + 1
-    assert mint(counter, 0) == floor + 2
-
-
-def test_tokens_rise_though_the_clock_steps_back(counter: Path) -> None:
-    ahead = _now_us() + 10**13
-    counter.write_text(f"{boot_id()} {ahead} {ahead + RESERVE}")
-    assert [mint(counter, 0) for _ in range(3)] == [ahead + 1, ahead + 2, ahead + 3]
-
-
-def test_after_a_new_boot_tokens_go_on_beyond_all_that_may_have_been_given_unflushed(
-    counter: Path,
-) -> None:
-    ahead = _now_us() + 10**13
-    counter.write_text(f"another-boot {ahead} {ahead + RESERVE}")
-    assert mint(counter, 0) == ahead + RESERVE + 1
-    assert mint(counter, 0) == ahead + RESERVE + 2
-
-
-def test_every_token_given_is_below_the_reserve_that_was_flushed(counter: Path) -> None:
-    for floor in (0, 10**16 // 2, 0):
-        fence = mint(counter, floor)
-        assert int(counter.read_text().split()[2]) >= fence
-
-
-def test_a_damaged_counter_is_refused_with_what_to_do(counter: Path) -> None:
-    counter.write_text("nonsense")
-    with pytest.raises(LockUnavailable, match="Delete it"):
-        mint(counter, 0)
-
-
-def test_threads_never_get_the_same_token(counter: Path) -> None:
-    tokens: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: tokens.extend(mint(counter, 0) for _ in range(50)))
-        for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(tokens)) == 400
 
 
 def test_a_lock_on_a_file_that_was_deleted_meanwhile_is_worth_nothing(tmp_path: Path) -> None:
@@ -174,7 +113,8 @@ def test_nothing_stays_behind_for_a_key_and_dead_ones_are_swept(tmp_path: Path) 
             assert (held / f"key-{number}").exists()
     lock.close()
     assert sorted(path.name for path in held.iterdir()) == ["alive"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["fence", "held"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fence", "held", "waiting"]
+    assert list((tmp_path / "waiting").iterdir()) == []
 
 
 def test_a_record_kept_by_a_stopped_process_ends_in_a_time_out_and_not_in_a_hang(
@@ -184,15 +124,12 @@ def test_a_record_kept_by_a_stopped_process_ends_in_a_time_out_and_not_in_a_hang
     lock.ping()
     with (tmp_path / "held" / "key").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(LockTimeout):
-            lock.acquire("key", lease_ms=1_000, wait_ms=100)
+        for wait_ms in (0, 100):
+            with pytest.raises(LockTimeout):
+                lock.acquire("key", lease_ms=1_000, wait_ms=wait_ms)
+        with pytest.raises(LockUnavailable, match="stopped"):
+            lock.break_lease("key")
         lock.acquire("another", lease_ms=1_000, wait_ms=0).release()
-    with (tmp_path / "fence").open("r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(LockUnavailable, match="stopped"):
-            lock.acquire("key", lease_ms=1_000, wait_ms=100)
-        with pytest.raises(LockUnavailable, match="stopped"):
-            lock.ping()
     lock.acquire("key", lease_ms=1_000, wait_ms=0).release()
     lock.close()
 

@@ -1,0 +1,178 @@
+"""The file of one key: its holder, and the queue of those who wait, first come, first served.
+
+    block 0            the record (lease_record): the holder, or a claim, and two counters
+    block 1 + t % 1024 the waiter with ticket t; blank if it gave up
+
+Tickets from `first` to before `after` wait. Everything is read and written under the file's guard,
+and each change is complete with one write: a waiter's block counts only when `after` has passed it,
+and the key is handed on by the one block that names its next holder. So a process may die between
+any two steps. The file is deleted with its last holder if nobody waits.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from locks.bell import reach, ring
+from locks.clock import NS_PER_MS, now_ns
+from locks.errors import LockUnavailable
+from locks.flock import locked_file
+from locks.host import boot_id
+from locks.lease_record import (
+    LeaseRecord,
+    Waiter,
+    read_record,
+    read_waiter,
+    write_record,
+    write_waiter,
+)
+
+# More waiters than this for one key wait without order until there is room.
+SLOTS = 1_024
+# A waiter that was handed the key must wake within this time, or it loses its turn.
+CLAIM_MS = 2_000
+
+
+class KeyFile:
+    """A key's file, open and guarded."""
+
+    def __init__(self, file: int, path: Path, bells: Path) -> None:
+        self._file = file
+        self._path = path
+        self._bells = bells
+        self.record = read_record(file)
+        """None for a file that was just made, or says nothing."""
+        if self.record is not None and self.record.boot != boot_id():
+            self.record = None  # The holder and all waiters ended with their kernel.
+
+    def take(self, record: LeaseRecord) -> None:
+        """Write a holder, in place of whoever stood there. The queue stays."""
+        first, after = self._window()
+        self._write(replace(record, first=first, after=after))
+
+    def is_held(self) -> bool:
+        """Whether the key is taken, or claimed by a waiter."""
+        return self.record is not None and self.record.is_live(now_ns())
+
+    def hand_over(self, freed_ns: int = 0) -> bool:
+        """Claim the key for the first waiter that lives; False, and nothing changed, if none does.
+
+        Whoever waits behind it watches it from now on, and is called for that.
+        """
+        first, after = self._window()
+        for ticket in range(first, after):
+            waiter = self._waiter(ticket)
+            bell = reach(self._bells / waiter.bell) if waiter else None
+            if waiter is None or bell is None:
+                continue
+            try:
+                claim = waiter.claim(now_ns() + CLAIM_MS * NS_PER_MS, freed_ns)
+                self._write(replace(claim, first=ticket + 1, after=after))
+            finally:
+                # While it wakes, we do the rest and free the guard.
+                ring(bell)
+            self._call_next(ticket + 1)
+            return True
+        return False
+
+    def give_up(self) -> None:
+        """The holder is done: the next one's turn, or the file's end."""
+        if not self.hand_over(now_ns()):
+            self._path.unlink()
+
+    def enter(self, waiter: Waiter) -> int | None:
+        """Queue up; gives the ticket, or None if there is no room. There must be a record."""
+        first, after = self._window()
+        if after - first >= SLOTS or self.record is None:
+            return None
+        if first == after:
+            first = after = 0  # the same block again, rather than one after the other
+        write_waiter(self._file, after % SLOTS, waiter)
+        self._write(replace(self.record, first=first, after=after + 1))
+        return after
+
+    def has(self, ticket: int, token: str) -> bool:
+        """Whether this waiter still stands in the queue."""
+        waiter = self._waiter(ticket)
+        return waiter is not None and waiter.token == token
+
+    def leave(self, ticket: int, token: str) -> None:
+        """Give up waiting. Whoever waits behind must look who is now before it."""
+        if self.record is None or not self.has(ticket, token):
+            return
+        write_waiter(self._file, ticket % SLOTS, None)
+        first, after = self._window()
+        while first < after and self._waiter(after - 1) is None:
+            after -= 1
+        while first < after and self._waiter(first) is None:
+            first += 1
+        self._write(replace(self.record, first=first, after=after))
+        self._call_next(ticket + 1)
+
+    def waiters(self) -> list[Waiter]:
+        """All who wait, the next one first."""
+        first, after = self._window()
+        found = (self._waiter(ticket) for ticket in range(first, after))
+        return [waiter for waiter in found if waiter is not None]
+
+    def length(self) -> int:
+        """Holder and waiters, with those who gave up and were not yet passed over."""
+        first, after = self._window()
+        return after - first
+
+    def before(self, ticket: int) -> tuple[int, Waiter] | None:
+        """Ticket and name of the nearest waiter before this one; None if it is the first."""
+        for earlier in range(ticket - 1, self._window()[0] - 1, -1):
+            waiter = self._waiter(earlier)
+            if waiter is not None:
+                return earlier, waiter
+        return None
+
+    def _window(self) -> tuple[int, int]:
+        return (self.record.first, self.record.after) if self.record else (0, 0)
+
+    def _waiter(self, ticket: int) -> Waiter | None:
+        first, after = self._window()
+        return read_waiter(self._file, ticket % SLOTS) if first <= ticket < after else None
+
+    def _call_next(self, ticket: int) -> None:
+        """Ring the next one from this ticket on, so that it looks who is before it now."""
+        for behind in range(ticket, self._window()[1]):
+            waiter = self._waiter(behind)
+            bell = reach(self._bells / waiter.bell) if waiter else None
+            if bell is not None:
+                ring(bell)
+                return
+
+    def _write(self, record: LeaseRecord) -> None:
+        write_record(self._file, record)
+        self.record = record
+
+
+@contextmanager
+def opened_key(
+    path: Path, bells: Path, *, create: bool, patience_s: float
+) -> Iterator[KeyFile | None]:
+    """A key's file under its guard; None if others kept it for patience_s, or it is not there.
+
+    Raises LockUnavailable.
+    """
+    with locked_file(path, create=create, patience_s=patience_s) as file:
+        yield None if file is None else KeyFile(file, path, bells)
+
+
+def peek(path: Path) -> tuple[LeaseRecord | None, list[Waiter]]:
+    """Holder and waiters as they are now, without the guard: for eyes only."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None, []
+    except OSError as error:
+        raise LockUnavailable(f"{path}: {error.strerror}.") from error
+    try:
+        key = KeyFile(file, path, path)
+        return key.record, key.waiters()
+    finally:
+        os.close(file)
