@@ -62,6 +62,8 @@ class Contender:
     connect: Callable[[str, int], Client]
     """Takes the service's address and the lease (or session) in ms."""
     measures: frozenset[str] = field(default=frozenset(MEASURES))
+    renews: bool = False
+    """Whether it can be held for longer than its lease."""
 
     @property
     def is_floor(self) -> bool:
@@ -250,15 +252,22 @@ CONTENDERS: dict[str, Contender] = {
         Contender(
             "floor-redis-queue", "floor, Redis: BLPOP, LPUSH", "redis", _queue_redis, _TOGETHER
         ),
-        Contender("ours-redis", "ours, Redis", "redis", _ours),
+        Contender("ours-redis", "ours, Redis", "redis", _ours, renews=True),
         Contender("redis-py", "redis-py Lock", "redis", _redis_py, _NO_QUEUE),
-        Contender("python-redis-lock", "python-redis-lock", "redis", _python_redis_lock),
+        Contender(
+            "python-redis-lock",
+            "python-redis-lock",
+            "redis",
+            _python_redis_lock,
+            frozenset(MEASURES) - {IDLE},
+        ),
         Contender(
             "python-redis-lock-renewing",
             "python-redis-lock, renewing",
             "redis",
             _python_redis_lock_renewing,
-            frozenset({CYCLE}),
+            frozenset({CYCLE, IDLE}),
+            renews=True,
         ),
         Contender("pottery", "pottery Redlock", "redis", _pottery, _NO_QUEUE - {KEYS}),
         Contender("sherlock", "sherlock RedisLock", "redis", _sherlock, _NO_QUEUE - {KEYS}),
@@ -269,10 +278,10 @@ CONTENDERS: dict[str, Contender] = {
             _floor_zookeeper,
             _ALONE,
         ),
-        Contender("ours-zookeeper", "ours, ZooKeeper", "zookeeper", _ours_zookeeper),
-        Contender("kazoo", "kazoo Lock", "zookeeper", _kazoo_lock),
+        Contender("ours-zookeeper", "ours, ZooKeeper", "zookeeper", _ours_zookeeper, renews=True),
+        Contender("kazoo", "kazoo Lock", "zookeeper", _kazoo_lock, renews=True),
         Contender("floor-file", "floor, files", "file", _floor_file, _ALONE),
         Contender("floor-file-queue", "floor, files: flock", "file", _queue_file, _TOGETHER),
-        Contender("ours-file", "ours, files", "file", _ours),
+        Contender("ours-file", "ours, files", "file", _ours, renews=True),
     )
 }

@@ -24,6 +24,7 @@ from benchmarks.locks.contenders import (
     IDLE,
     KEYS,
     MEASURES,
+    MS_PER_S,
     QUEUE,
     Client,
     Contender,
@@ -41,6 +42,8 @@ START_NS = 100 * NS_PER_MS
 GTHREAD_PROCESSES, GTHREAD_THREADS = 4, 4
 # A slice is short enough that the machine's mood is the same for all in it.
 SLICE_NS = 10 * NS_PER_MS
+# So many times its lease a waiter is watched.
+IDLE_LEASES = 1.1
 # Keys come back, as they do where an order is paid in several steps.
 KEYS_IN_TURN = 16
 
@@ -51,12 +54,16 @@ class Plan:
 
     rounds: int
     rare_rounds: int
-    """For what takes long and varies little: idle, queue and keys."""
+    """For what takes long and varies little: queue and keys."""
+    idle_rounds: int
     slices: int
     turns: int
     """Of each process in a crowd."""
     loop_s: float
-    idle_s: float
+    idle_lease_ms: int
+    """Of what renews: who waits for it may ask again no more often than once in this time."""
+    polling_s: float
+    """How long those are watched who ask again and again."""
     spin_s: float
     threads: tuple[int, ...]
 
@@ -64,20 +71,24 @@ class Plan:
 FULL = Plan(
     rounds=5,
     rare_rounds=3,
+    idle_rounds=2,
     slices=60,
     turns=8,
     loop_s=2.0,
-    idle_s=3.0,
+    idle_lease_ms=15_000,  # the shop's own
+    polling_s=3.0,
     spin_s=0.3,
     threads=(1, 2, 4, 8, 16, 32, 64),
 )
 QUICK = Plan(
     rounds=2,
     rare_rounds=1,
+    idle_rounds=1,
     slices=30,
     turns=4,
     loop_s=0.6,
-    idle_s=1.0,
+    idle_lease_ms=3_000,
+    polling_s=1.0,
     spin_s=0.15,
     threads=(1, 8, 64),
 )
@@ -185,9 +196,15 @@ class Round:
                 self._note(KEYS, contender, f"rate_{threads}", rate)
 
     def _idle(self, contender: Contender) -> None:
-        with self._crew.at(contender, self._addresses[contender.service], LEASE_MS) as gang:
-            share = measure_idle(gang, f"{contender.name}-{IDLE}", self._plan.idle_s)
+        # What renews is watched for longer than its lease, so that no waiter's question is missed.
+        lease_ms, for_s = LEASE_MS, self._plan.polling_s
+        if contender.renews:
+            lease_ms = self._plan.idle_lease_ms
+            for_s = IDLE_LEASES * lease_ms / MS_PER_S
+        with self._crew.at(contender, self._addresses[contender.service], lease_ms) as gang:
+            share = measure_idle(gang, f"{contender.name}-{IDLE}", for_s)
         self._note(IDLE, contender, "percent_of_core", share * 100)
+        self._note(IDLE, contender, "lease_s", lease_ms / MS_PER_S)
 
     def _note_crowd(self, measure: str, contender: Contender, turns: list[list[Turn]]) -> None:
         result = crowd(_flat(turns))
@@ -207,8 +224,10 @@ def warm_up(clients: dict[str, Client]) -> None:
 
 def measures_of_round(plan: Plan, number: int, chosen: list[str]) -> list[str]:
     """What is measured in round `number`, counted from 1."""
-    rare = {IDLE, QUEUE, KEYS} if number > plan.rare_rounds else set()
-    return [measure for measure in MEASURES if measure in chosen and measure not in rare]
+    left_out = {QUEUE, KEYS} if number > plan.rare_rounds else set()
+    if number > plan.idle_rounds:
+        left_out.add(IDLE)
+    return [measure for measure in MEASURES if measure in chosen and measure not in left_out]
 
 
 def _slice(take: Callable[[str], Callable[[], object]], name: str) -> tuple[float, float]:

@@ -86,7 +86,10 @@ _TABLES: tuple[tuple[str, str, tuple[_Column, ...]], ...] = (
     (
         IDLE,
         "15 processes blocked behind one holder",
-        (_Column("CPU of all 15, % of one core", "percent_of_core", 3),),
+        (
+            _Column("CPU of all 15, % of one core", "percent_of_core", 3),
+            _Column("lease or session, s", "lease_s", 0),
+        ),
     ),
     (
         QUEUE,
