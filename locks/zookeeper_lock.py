@@ -32,6 +32,7 @@ from locks.zookeeper_queue import (
     held_keys,
     holder_of,
     list_shard_now,
+    path_of,
     queue_of,
     release,
     shard_of,
@@ -109,7 +110,8 @@ class ZooKeeperLock(BaseLock):
         # answered by way of the leader, which checks that the session stands.
         synced = client.sync_async(session.root or "/")
         asked = [
-            (lease, client.get_async(lease.place, _Gone(self._renewer, lease))) for lease in leases
+            (lease, client.get_async(path_of(lease.place), _Gone(self._renewer, lease)))
+            for lease in leases
         ]
         deadline = Deadline(int(REPLY_TIMEOUT_S * 1_000))
         reply(synced, deadline.left_s())

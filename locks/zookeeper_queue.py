@@ -5,9 +5,10 @@
 The parents are a fixed set of shards: a parent per key would stay behind for ever. A shard's node
 counts its sequence numbers, so those of one key rise, with gaps.
 
-A node's end tells the one behind it whose it was. A holder that releases marks its node in the same
+A node's end tells the one behind it whose it was. A holder that had waited marks its node in the
 transaction that deletes it, so the watcher hears of a change: it was the first, now I am, without
-another look. Whoever gives up waiting, dies or is put out just vanishes, and the watcher looks.
+another look. Whoever gives up waiting, dies or is put out just vanishes, and the watcher looks. So
+does a holder that never waited: whoever came right behind it saw that it was the first.
 """
 
 import zlib
@@ -22,6 +23,8 @@ from locks.zookeeper_session import Session, reply, unavailable
 
 SHARDS = [f"leases/{number:02x}" for number in range(64)]
 MARK = b"released"
+# In a lease's place: it waited before it held.
+WAITED = "waited:"
 # A sequence number is a signed 32-bit counter that starts again below zero when it is full
 # (ZooKeeper Programmer's Guide, Sequence Nodes). One queue is never half as long as that.
 WRAP = 2**32
@@ -80,20 +83,24 @@ def list_shard_now(client: Any, shard: str) -> list[str]:
     return _names(listed)
 
 
-def release(client: Any, path: str) -> bool:
-    """End a holding; the one behind knows that it is its turn. Gives whether the node was there.
+def path_of(place: str) -> str:
+    """The node of a lease."""
+    return place.removeprefix(WAITED)
 
-    For the first of a queue only. Raises LockUnavailable.
-    """
+
+def release(client: Any, place: str) -> None:
+    """End a holding; the one behind knows that it is its turn. Raises LockUnavailable."""
+    path = path_of(place)
+    if path == place:
+        delete(client, path)
+        return
     transaction = client.transaction()
     transaction.set_data(path, MARK)
     transaction.delete(path)
     marked = reply(transaction.commit_async())[0]
-    if isinstance(marked, NoNodeError):
-        return False  # Deleted by a try whose answer was lost, or gone with its session.
-    if isinstance(marked, Exception):
+    # No node: deleted by a try whose answer was lost, or gone with its session.
+    if isinstance(marked, Exception) and not isinstance(marked, NoNodeError):
         raise unavailable(marked)
-    return True
 
 
 def delete(client: Any, path: str) -> bool:

@@ -14,6 +14,7 @@ from locks.clock import NS_PER_MS, Deadline, now_ns
 from locks.errors import LockUnavailable
 from locks.held import Grant
 from locks.zookeeper_queue import (
+    WAITED,
     Place,
     all_shards,
     list_shard,
@@ -168,7 +169,7 @@ class Waiter:
             self._fence,
             request.lease_ms,
             self._sent_ns,
-            place=self.path,
+            place=WAITED + self.path if self._ahead else self.path,
             ttl_ms=ttl_ms,
             ahead=self._ahead or 0,
         )
