@@ -110,11 +110,11 @@ class FileBackend(Backend):
         return f"file://{self._folder}"
 
     def left_behind(self) -> list[str]:
-        """Every file but the counter of fences."""
+        """Every file and pipe but the clock of fences."""
         return [
             str(path.relative_to(self._folder))
             for path in self._folder.rglob("*")
-            if path.is_file() and path != self._folder / "fence"
+            if not path.is_dir() and path != self._folder / "fence"
         ]
 
 
@@ -195,9 +195,9 @@ class RedisBackend(ServedBackend):
         }
 
     def heal(self) -> None:
-        """See Backend. Ends what a dead holder's lease has gained by a step back."""
+        """See Backend. The last step is one back: it must not keep a dead holder's key for long."""
         super().heal()
-        self._step("step ahead", self._ahead())
+        self._step("step back", self._back())
 
     def left_behind(self) -> list[str]:
         """Every key but fences that will end, and every channel that is listened on."""
