@@ -145,6 +145,8 @@ def serve(place: Place, env: Mapping[str, str], stop: StopRequest) -> int:
     """Migrate, seed, then run the three processes to their end; gives the exit status."""
     _step(["-m", "flask", "--app", "wsgi", "db", "upgrade"], env, "Migrating the database")
     _step(["-m", "flask", "--app", "wsgi", "seed"], env, "Seeding the demo shop")
+    # A person who changed LOCK_URL since the last run meant it.
+    _step(["-m", "flask", "--app", "wsgi", "locks", "adopt"], env, "Adopting the lock service")
     gunicorn = [sys.executable, "-m", "gunicorn"]
     children = [
         Child("web", [*gunicorn, "-c", str(ROOT / "config/gunicorn.conf.py"), "wsgi:app"], env),

@@ -162,6 +162,19 @@ def test_a_run_on_another_port_takes_its_data_and_its_sandbox_along(shop: Shop) 
     assert http_status(f"http://127.0.0.1:{shop.port + 1}/") == 200
 
 
+def test_a_run_on_a_lock_service_of_another_kind_takes_over_from_the_one_before(
+    shop: Shop, zookeeper_url: str
+) -> None:
+    shop.start_ready().terminate()
+    process = shop.start(LOCK_URL=zookeeper_url)
+    wait_http(f"{shop.url}/readyz", process=process)
+    with closing(sqlite3.connect(shop.data / "payonce.db")) as connection:
+        rows = connection.execute("SELECT epoch, realm FROM lock_epochs ORDER BY epoch").fetchall()
+    assert rows[0] == (1, "clock")
+    assert [number for number, _ in rows] == [1, 2]
+    assert rows[1][1].startswith("zookeeper:")
+
+
 def test_secrets_are_readable_by_their_owner_only(shop: Shop) -> None:
     shop.start_ready()
     secrets = [shop.data / "secret_key", *shop.data.glob("sandbox/merchant/*private*")]
