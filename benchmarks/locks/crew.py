@@ -212,6 +212,5 @@ class Gang:
     def work(self, key: str, **how: object) -> list[list[Turn]]:
         """All work on one key at once; gives each thread's turns."""
         answers = self._all("work", key=key, **how)
-        return [
-            [Turn(*times) for times in thread] for answer in answers for thread in answer["turns"]
-        ]
+        threads = [thread for answer in answers for thread in answer["turns"]]
+        return [[Turn(who, *times) for times in thread] for who, thread in enumerate(threads)]

@@ -42,6 +42,8 @@ def jain(shares: Sequence[float]) -> float:
 class Turn:
     """One cycle of one thread: when it asked, held, began to give back, and had given back."""
 
+    who: int
+    """Names the thread."""
     asked_ns: int
     held_ns: int
     giving_ns: int
@@ -59,8 +61,10 @@ class Crowd:
 
     drain: float
     """Time from the first request to the end of the last hold, ÷ the sum of the holds."""
-    handover: float
-    """Mean time from a holder's beginning to give back to the next one's holding, ÷ mean hold."""
+    handover: float | None
+    """Mean time from a holder's beginning to give back to another's holding, ÷ mean hold.
+
+    Who takes the key again himself hands nothing over. None if nobody ever did."""
     longest_wait_ns: int
     turns: int
 
@@ -74,12 +78,13 @@ def crowd(turns: Sequence[Turn]) -> Crowd:
     for before, after in pairwise(ordered):
         if after.held_ns < before.giving_ns:
             raise TwoHolders(f"{before} and {after} overlap")
-        handovers.append(after.held_ns - before.giving_ns)
+        if after.who != before.who:
+            handovers.append(after.held_ns - before.giving_ns)
     holds_ns = sum(turn.hold_ns for turn in turns)
     took_ns = ordered[-1].giving_ns - min(turn.asked_ns for turn in turns)
     return Crowd(
         drain=took_ns / holds_ns,
-        handover=statistics.mean(handovers) * len(turns) / holds_ns,
+        handover=statistics.mean(handovers) * len(turns) / holds_ns if handovers else None,
         longest_wait_ns=max(turn.held_ns - turn.asked_ns for turn in turns),
         turns=len(turns),
     )

@@ -209,7 +209,8 @@ class Round:
     def _note_crowd(self, measure: str, contender: Contender, turns: list[list[Turn]]) -> None:
         result = crowd(_flat(turns))
         self._note(measure, contender, "drain", result.drain)
-        self._note(measure, contender, "handover", result.handover)
+        if result.handover is not None:
+            self._note(measure, contender, "handover", result.handover)
 
     def _note(self, measure: str, contender: Contender, figure: str, value: float) -> None:
         self._book.entries.append(Entry(measure, contender.name, figure, self._number, value))

@@ -75,25 +75,32 @@ def test_a_spread_is_the_median_with_the_extremes() -> None:
 def test_drain_and_hand_over_are_those_of_a_line_drawn_by_hand() -> None:
     """Three holds of 2 ms between 2 and 10 ms, hand-overs of 0.5 and 1.5 ms; all asked at 0."""
     turns = [
-        Turn(0, int(4.5 * MS), int(6.5 * MS), 7 * MS),
-        Turn(0, 2 * MS, 4 * MS, 5 * MS),
-        Turn(0, 8 * MS, 10 * MS, 11 * MS),
+        Turn(1, 0, int(4.5 * MS), int(6.5 * MS), 7 * MS),
+        Turn(2, 0, 2 * MS, 4 * MS, 5 * MS),
+        Turn(3, 0, 8 * MS, 10 * MS, 11 * MS),
     ]
     found = crowd(turns)
     assert math.isclose(found.drain, 10 / 6)
-    assert math.isclose(found.handover, ((0.5 + 1.5) / 2) / 2)
+    assert found.handover == pytest.approx(((0.5 + 1.5) / 2) / 2)
     assert found.longest_wait_ns == 8 * MS
     assert found.turns == 3
 
 
 def test_two_holders_at_once_spoil_the_run() -> None:
     with pytest.raises(TwoHolders):
-        crowd([Turn(0, 1 * MS, 3 * MS, 4 * MS), Turn(0, 2 * MS, 5 * MS, 6 * MS)])
+        crowd([Turn(1, 0, 1 * MS, 3 * MS, 4 * MS), Turn(2, 0, 2 * MS, 5 * MS, 6 * MS)])
 
 
 def test_a_single_turn_has_no_hand_over() -> None:
     with pytest.raises(ValueError, match="no hand-over"):
-        crowd([Turn(0, 1, 2, 3)])
+        crowd([Turn(1, 0, 1, 2, 3)])
+
+
+def test_who_takes_the_key_again_himself_hands_nothing_over() -> None:
+    again = [Turn(1, 0, 0, 1 * MS, 1 * MS), Turn(1, 1 * MS, 2 * MS, 3 * MS, 3 * MS)]
+    assert crowd(again).handover is None
+    other = Turn(2, 0, 7 * MS, 8 * MS, 8 * MS)
+    assert crowd([*again, other]).handover == 4.0
 
 
 def test_ratios_are_taken_within_a_round_and_only_where_both_were_measured() -> None:
