@@ -2,7 +2,6 @@
 
 import os
 import socket
-import threading
 from functools import cache
 from typing import Any
 
@@ -29,6 +28,7 @@ from locks.zookeeper_session import (
     Session,
     reply,
 )
+from locks.zookeeper_watch import next_event
 
 # An answer this fresh, as a part of the lease, still proves the session when our turn comes.
 FRESH_DIVISOR = 6
@@ -142,21 +142,16 @@ class Waiter:
 
     def _next_event(self, name: str) -> str:
         """Wait until something becomes of that node. Raises LockTimeout."""
-        happened = threading.Event()
-        kinds: list[str] = []
-
-        def tell(event: Any) -> None:
-            kinds.append(event.type)
-            happened.set()
-
+        deadline = self._request.deadline
+        if deadline.is_over():
+            raise self._request.timeout()
         try:
-            # `get`, not `exists`: on a node that is gone already, `exists` leaves a watch behind.
-            reply(self._client().get_async(f"{self._shard}/{name}", tell))
+            event = next_event(self._client(), f"{self._shard}/{name}", deadline)
         except NoNodeError:
             return GONE
-        if not happened.wait(self._request.deadline.left_s()):
+        if event is None:
             raise self._request.timeout()
-        return kinds[0]
+        return event
 
     def _grant(self) -> Grant:
         request = self._request
