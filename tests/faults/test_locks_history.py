@@ -22,12 +22,12 @@ from tests.faults.history.records import FREEZES, KILL
 
 SECONDS = float(os.environ.get("HISTORY_SECONDS", "11"))
 WEAK_SECONDS = 6.0
-NETWORK_FAULTS = {"cut", "drop", "stall", "restart"}
-CLOCK_FAULTS = {"step ahead", "step back", "restart and step back"}
+# What must have happened to each back end, beside what its workers suffer.
+SERVER_FAULTS = {"break", "cut", "drop", "stall", "restart"}
 FAULTS = {
-    "redis": NETWORK_FAULTS | CLOCK_FAULTS,
-    "zookeeper": NETWORK_FAULTS,
-    "file": set[str](),
+    "redis": SERVER_FAULTS | {"wipe", "step ahead", "step back", "restart and step back"},
+    "zookeeper": SERVER_FAULTS,
+    "file": {"break", "delete a key", "delete a pipe"},
 }
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]

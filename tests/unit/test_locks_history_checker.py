@@ -200,6 +200,12 @@ def test_an_answer_that_comes_too_late_is_found_but_not_if_its_process_was_froze
     assert broken(told([late], [replace(frozen, process="w9")])) == {"overdue_answers"}
 
 
+def test_a_waiter_that_gave_up_too_soon_is_found() -> None:
+    hasty = lease(1, ended_ns=S, outcome="timeout", believed_ns=0, writing_ns=0)
+    assert broken(told([hasty])) == {"hasty_timeouts"}
+    assert violations(told([replace(hasty, wait_ms=900)])) == []
+
+
 def test_a_waiter_that_never_had_an_answer_is_found_but_not_if_its_process_was_killed() -> None:
     waiting = lease(1, outcome="", ended_ns=0, believed_ns=0, writing_ns=0)
     history = told([waiting])

@@ -8,7 +8,7 @@ import random
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,7 @@ DROPS = (1, 3)
 # Far beyond every lease, but within the day for which Redis keeps a fence. There are two kinds of
 # steps back and one ahead.
 BACK_S, AHEAD_S = (600, 3_600), (1_200, 7_200)
+CLOCK_GRAIN_S = 0.01
 SESSION_MS = 1_000
 CHROOT = "history"
 LAST_LEASE_MS, LAST_WAIT_MS = 5_000, 30_000
@@ -50,9 +51,10 @@ class Backend(ABC):
     tells_losses = True
     """Whether a holder is told that its lease is lost."""
 
-    def __init__(self, log: FaultLog, chance: random.Random) -> None:
+    def __init__(self, log: FaultLog, chance: random.Random, keys: Sequence[str]) -> None:
         self._log = log
         self._random = chance
+        self._keys = keys
         self._made = ExitStack()
 
     @abstractmethod
@@ -65,7 +67,7 @@ class Backend(ABC):
 
     def faults(self) -> dict[str, Callable[[], Lasting]]:
         """What can be done to it. Each fault writes itself down when it is over."""
-        return {}
+        return {"break": self._break}
 
     def heal(self) -> None:  # noqa: B027 - what has no faults has nothing to heal
         """No more faults."""
@@ -74,11 +76,19 @@ class Backend(ABC):
     def left_behind(self) -> list[str]:
         """What the service still keeps of leases and waiters when all are gone."""
 
-    def check_free(self, keys: list[str]) -> None:
+    def check_free(self) -> None:
         """A newcomer is granted every key. Raises LockError."""
         with closing(from_url(self.own_url())) as lock:
-            for key in keys:
+            for key in self._keys:
                 lock.acquire(key, lease_ms=LAST_LEASE_MS, wait_ms=LAST_WAIT_MS).release()
+
+    def _break(self) -> Lasting:
+        """As an operator would end a lease."""
+        began, key = now_ns(), self._random.choice(self._keys)
+        with closing(from_url(self.own_url())) as lock:
+            ended = lock.break_lease(key)
+        self._log.note("break" if ended else "break in vain", began, ends_leases=True)
+        return None
 
     def __enter__(self) -> Self:
         return self
@@ -93,12 +103,14 @@ class Backend(ABC):
 
 
 class FileBackend(Backend):
-    """A folder of this host; nothing can be cut off from it."""
+    """A folder of this host; nothing can be cut off from it, but its files can be deleted."""
 
     name = "file"
 
-    def __init__(self, log: FaultLog, chance: random.Random, folder: Path) -> None:
-        super().__init__(log, chance)
+    def __init__(
+        self, log: FaultLog, chance: random.Random, keys: Sequence[str], folder: Path
+    ) -> None:
+        super().__init__(log, chance, keys)
         self._folder = folder / "leases"
 
     def urls(self) -> list[str]:
@@ -108,6 +120,22 @@ class FileBackend(Backend):
     def own_url(self) -> str:
         """See Backend."""
         return f"file://{self._folder}"
+
+    def faults(self) -> dict[str, Callable[[], Lasting]]:
+        """See Backend."""
+        return super().faults() | {
+            "delete a key": lambda: self._delete("delete a key", "held"),
+            "delete a pipe": lambda: self._delete("delete a pipe", "waiting"),
+        }
+
+    def _delete(self, kind: str, folder: str) -> Lasting:
+        """As somebody would who tidies up where he should not."""
+        began = now_ns()
+        found = sorted((self._folder / folder).iterdir())
+        if found:
+            self._random.choice(found).unlink(missing_ok=True)
+            self._log.note(kind, began, ends_leases=True)
+        return None
 
     def left_behind(self) -> list[str]:
         """Every file and pipe but the clock of fences."""
@@ -130,7 +158,11 @@ class ServedBackend(Backend):
 
     def faults(self) -> dict[str, Callable[[], Lasting]]:
         """See Backend."""
-        return {"cut": self._cut, "drop": self._drop, "stall": self._stall}
+        return super().faults() | {
+            "cut": self._cut,
+            "drop": self._drop,
+            "stall": self._stall,
+        }
 
     def heal(self) -> None:
         """See Backend."""
@@ -172,8 +204,8 @@ class RedisBackend(ServedBackend):
 
     name = "redis"
 
-    def __init__(self, log: FaultLog, chance: random.Random) -> None:
-        super().__init__(log, chance)
+    def __init__(self, log: FaultLog, chance: random.Random, keys: Sequence[str]) -> None:
+        super().__init__(log, chance, keys)
         self.server: ClockedRedis = ClockedRedis()
         self._latest_s = 0.0
 
@@ -188,6 +220,7 @@ class RedisBackend(ServedBackend):
     def faults(self) -> dict[str, Callable[[], Lasting]]:
         """See Backend."""
         return super().faults() | {
+            "wipe": self._wipe,
             "restart": lambda: self._restart("restart", self.server.offset_s),
             "step ahead": lambda: self._step("step ahead", self._ahead()),
             "step back": lambda: self._step("step back", self._back()),
@@ -213,8 +246,16 @@ class RedisBackend(ServedBackend):
         self.server.process.kill9()
         self.server.set_clock(offset_s)
         self.server.start()
-        forgets = time.time() + offset_s <= self._latest_s
-        self._log.note(kind, began, forgets=forgets, ends_leases=True)
+        self._log.note(kind, began, forgets=self._is_behind(), ends_leases=True)
+        return None
+
+    def _wipe(self) -> Lasting:
+        """All keys vanish and every connection stands, so that nobody is called."""
+        began = now_ns()
+        self._look_at_clock()
+        with redis.Redis.from_url(self.own_url()) as client:
+            client.flushall()
+        self._log.note("wipe", began, forgets=self._is_behind(), ends_leases=True)
         return None
 
     def _step(self, kind: str, offset_s: int) -> Lasting:
@@ -226,8 +267,12 @@ class RedisBackend(ServedBackend):
         return None
 
     def _look_at_clock(self) -> None:
-        """Remember the latest time that the server's clock has shown."""
+        """Remember the latest time that the server's clock has shown, before it is stepped."""
         self._latest_s = max(self._latest_s, time.time() + self.server.offset_s)
+
+    def _is_behind(self) -> bool:
+        """Whether its clock shows a time that it may have shown before."""
+        return time.time() + self.server.offset_s - CLOCK_GRAIN_S <= self._latest_s
 
     def _ahead(self) -> int:
         return self.server.offset_s + self._random.randint(*AHEAD_S)
@@ -261,8 +306,8 @@ class ZooKeeperBackend(ServedBackend):
     name = "zookeeper"
     freeze_s = (1.5, 3.0)
 
-    def __init__(self, log: FaultLog, chance: random.Random) -> None:
-        super().__init__(log, chance)
+    def __init__(self, log: FaultLog, chance: random.Random, keys: Sequence[str]) -> None:
+        super().__init__(log, chance, keys)
         self.server: ZooKeeperServer = ZooKeeperServer()
 
     def urls(self) -> list[str]:
@@ -316,11 +361,13 @@ def _ask(port: int, word: str) -> str:
         return b"".join(parts).decode("utf-8")
 
 
-def make_backend(name: str, log: FaultLog, chance: random.Random, folder: Path) -> Backend:
+def make_backend(
+    name: str, log: FaultLog, chance: random.Random, keys: Sequence[str], folder: Path
+) -> Backend:
     """The back end of that name, not started yet."""
     if name == FileBackend.name:
-        return FileBackend(log, chance, folder)
+        return FileBackend(log, chance, keys, folder)
     served: dict[str, type[RedisBackend] | type[ZooKeeperBackend]] = {
         each.name: each for each in (RedisBackend, WeakRedisBackend, ZooKeeperBackend)
     }
-    return served[name](log, chance)
+    return served[name](log, chance, keys)

@@ -23,6 +23,8 @@ NS_PER_MS, NS_PER_S = 1_000_000, 1_000_000_000
 # An acquire may take its wait, two seconds more if the service does not answer, and whatever a
 # machine under load makes of it.
 DELAY_S = 15
+# What two clocks and their timers may differ by.
+GRAIN_MS = 5
 # A waiter of Redis that is far from its turn looks each ten seconds if it is still in the queue.
 SETTLING_S = 12
 # So often may those who asked later be granted the key before a waiter, once for each thread of a
@@ -173,6 +175,14 @@ def overdue_answers(history: History) -> Iterator[str]:
             yield f"{story.name} waited {awake // NS_PER_MS} ms, asked to wait {story.wait_ms}"
 
 
+def hasty_timeouts(history: History) -> Iterator[str]:
+    """LockTimeout does not come before the time that was asked for is over."""
+    for story in history.stories:
+        took = story.ended_ns - story.asked_ns
+        if story.outcome == "timeout" and took < (story.wait_ms - GRAIN_MS) * NS_PER_MS:
+            yield f"{story.name} gave up after {took // NS_PER_MS} ms, not {story.wait_ms}"
+
+
 def hung_waiters(history: History) -> Iterator[str]:
     """Whoever lived to its end got an answer to everything it asked."""
     for story in history.stories:
@@ -239,6 +249,7 @@ RULES: tuple[Callable[[History], Iterator[str]], ...] = (
     writes_after_loss,
     unexplained_refusals,
     overdue_answers,
+    hasty_timeouts,
     hung_waiters,
     starved_waiters,
     left_overs,

@@ -82,7 +82,7 @@ class Driver:
         self._seed = seed
         self._random = random.Random(seed)
         self._log = FaultLog(folder)
-        self._backend = make_backend(backend, self._log, self._random, folder)
+        self._backend = make_backend(backend, self._log, self._random, KEYS, folder)
         self._workers: dict[str, ManagedProcess] = {}
         self._frozen: dict[str, tuple[str, int]] = {}
         self._numbers = itertools.count(1)
@@ -261,7 +261,7 @@ class Driver:
 
     def _left_behind(self) -> list[str]:
         """What is still there when every lease must have ended by itself."""
-        self._backend.check_free(list(KEYS))
+        self._backend.check_free()
         with suppress(ProcessFailed):
             wait_until(lambda: not self._backend.left_behind(), "all is tidy", timeout_s=PATIENCE_S)
         return self._backend.left_behind()
