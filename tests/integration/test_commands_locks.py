@@ -22,6 +22,8 @@ from tests.processes import free_port, wait_until
 from tests.shopkit import Sandbox, ShopKit, make_member, make_order, make_product
 
 BACKENDS = ("files", "redis", "zookeeper")
+# What does not depend on the lock service is looked at with one of them.
+with_files = pytest.mark.parametrize("operator", ["files"], indirect=True)
 LONG_LEASE_MS, PATIENCE_MS = 600_000, 60_000
 
 
@@ -110,9 +112,8 @@ def test_holders_and_waiters_are_shown_in_their_order(
     first = hold(busy)
     fence = int(first.listen().split()[1])
     hold(quiet).listen()
-    keeps_queue = operator.app.extensions["payonce"].lock.backend != "file"
     waiting = []
-    for number in (1, 2) if keeps_queue else ():
+    for number in (1, 2):
         waiting.append(hold(busy))
         wait_until(partial(operator.has_waiters, busy, number), "it waits in line")
 
@@ -128,16 +129,15 @@ def test_holders_and_waiters_are_shown_in_their_order(
     assert lines[0].split() == ["ORDER", "HOLDER", "FENCE", "LEFT", "WAITING"]
     assert [line.split()[0] for line in lines if line.startswith((busy, quiet))] == [busy, quiet]
     column = lines[0].index("WAITING")
-    names = held[busy]["waiters"] or ["-"]
-    assert [line[column:] for line in lines[1 : 1 + len(names)]] == names
-
-    if keeps_queue:
-        # The first in the list is the first to be served.
-        assert first.ask("release") == "released"
-        assert waiting[0].listen().startswith("held")
-        assert operator.held()[0]["holder"] == names[0]
+    names = held[busy]["waiters"]
+    assert [line[column:] for line in lines if line[column:]] == ["WAITING", *names, "-"]
+    # The first in the list is the first to be served.
+    assert first.ask("release") == "released"
+    assert waiting[0].listen().startswith("held")
+    assert operator.held()[0]["holder"] == names[0]
 
 
+@with_files
 def test_a_list_that_was_cut_short_says_so(
     operator: Operator, hold: Callable[[str], Process]
 ) -> None:
@@ -180,6 +180,7 @@ def test_with_nobody_waiting_the_order_itself_shuts_the_holder_out(
     assert operator.held() == []
 
 
+@with_files
 def test_an_operator_is_asked_first_and_told_what_it_means(
     operator: Operator, hold: Callable[[str], Process]
 ) -> None:
@@ -197,6 +198,7 @@ def test_an_operator_is_asked_first_and_told_what_it_means(
     assert operator.held() == []
 
 
+@with_files
 def test_what_cannot_be_released_is_said_in_one_sentence(operator: Operator) -> None:
     code = operator.order()
     for yes in ((), ("--yes",)):
@@ -211,6 +213,7 @@ def test_what_cannot_be_released_is_said_in_one_sentence(operator: Operator) -> 
     assert operator.run("release").exit_code == 2
 
 
+@with_files
 def test_the_command_line_says_the_same(operator: Operator) -> None:
     """Through the door that an operator takes, a process of its own."""
     log = operator.kit.folder / "commands.log"
@@ -246,6 +249,7 @@ def test_a_lock_service_is_adopted_once(operator: Operator) -> None:
 # Services that are away
 
 
+@with_files
 def test_a_lock_service_that_is_away_ends_each_command_with_one_sentence(
     operator: Operator, tmp_path: Path
 ) -> None:
@@ -256,15 +260,15 @@ def test_a_lock_service_that_is_away_ends_each_command_with_one_sentence(
         operator.kit.sandbox,
         tmp_path,
     )
-    if operator.kit.lock_url.startswith("file"):
-        with operator_of(kit) as away:
-            for arguments in (["show"], ["show", "--json"], ["release", code, "--yes"]):
-                said = away.run(*arguments)
-                assert said.exit_code == 1
-                assert said.output.startswith("Error: The lock service cannot be reached")
-                assert len(said.output.splitlines()) == 1
+    with operator_of(kit) as away:
+        for arguments in (["show"], ["show", "--json"], ["release", code, "--yes"]):
+            said = away.run(*arguments)
+            assert said.exit_code == 1
+            assert said.output.startswith("Error: The lock service cannot be reached")
+            assert len(said.output.splitlines()) == 1
 
 
+@with_files
 def test_a_database_that_is_away_ends_a_command_with_one_sentence(
     operator: Operator, tmp_path: Path
 ) -> None:
