@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from locks.errors import LockUnavailable
-from locks.flock import locked_folder
+from locks.flock import StrPath, locked_folder
 
 # More waiting threads than this in one process make bells that are thrown away after use.
 MAX_IDLE = 64
@@ -75,7 +75,7 @@ class Bell:
         os.close(self._file)
 
 
-def reach(path: Path) -> int | None:
+def reach(path: StrPath) -> int | None:
     """A descriptor by which to ring a bell; None if its process has died. Removes a dead bell.
 
     Raises OSError for a bell that cannot be judged.
@@ -87,7 +87,7 @@ def reach(path: Path) -> int | None:
             raise
     # A bell is open before anybody learns its name from a queue, and no name is used again.
     with suppress(OSError):
-        path.unlink()
+        os.unlink(path)
     return None
 
 

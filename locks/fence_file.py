@@ -20,7 +20,7 @@ from pathlib import Path
 
 from locks.clock import now_ns
 from locks.errors import LockUnavailable
-from locks.flock import flush_folder, locked_file
+from locks.flock import StrPath, flush_folder, locked_file
 from locks.host import boot_id
 
 NS_PER_US = 1_000
@@ -44,7 +44,7 @@ class FenceClock:
     reserved: int
 
 
-def mint(path: Path, floor: int) -> int:
+def mint(path: StrPath, floor: int) -> int:
     """A token greater than every earlier one of the key, and than `floor`.
 
     Raises LockUnavailable for a file that cannot be used.
@@ -71,7 +71,7 @@ def _serves(clock: FenceClock, tick: int, floor: int) -> bool:
     )
 
 
-def _advance(path: Path, floor: int, patience_s: float) -> FenceClock:
+def _advance(path: StrPath, floor: int, patience_s: float) -> FenceClock:
     """Raise base and reserve as needed, on the disk before anywhere else."""
     with locked_file(path, create=True, patience_s=patience_s) as file:
         if file is None:
@@ -90,7 +90,7 @@ def _advance(path: Path, floor: int, patience_s: float) -> FenceClock:
             used = old.base + tick if old.boot == boot_id() else old.reserved + 1
         lowest = max(_wall_us(), floor + 1, used)
         new = FenceClock(boot_id(), lowest - tick, lowest + RESERVE_US)
-        _replace(path, new)
+        _replace(Path(path), new)
         return new
 
 
@@ -108,7 +108,7 @@ def _replace(path: Path, clock: FenceClock) -> None:
     flush_folder(path.parent)
 
 
-def _read(path: Path) -> FenceClock | None:
+def _read(path: StrPath) -> FenceClock | None:
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -121,7 +121,7 @@ def _read(path: Path) -> FenceClock | None:
         raise LockUnavailable(f"{path}: {error.strerror}.") from error
 
 
-def _parse(path: Path, line: bytes) -> FenceClock | None:
+def _parse(path: StrPath, line: bytes) -> FenceClock | None:
     if not line:
         return None  # just made, and not yet written
     try:

@@ -47,7 +47,7 @@ from locks.file_sweep import Sweep
 from locks.held import Grant, HeldLease
 from locks.host import death_watch
 from locks.inspection import HeldKey
-from locks.key_file import KeyFile, opened_key, peek
+from locks.key_file import KeyFile, opened_key, peek, read_at
 from locks.lease_record import LeaseRecord, Waiter, my_record, my_waiter
 from locks.mounts import shared_type
 from locks.observe import LockObserver
@@ -82,7 +82,7 @@ class FileLock(BaseLock):
 
     def __init__(self, folder: Path, observer: LockObserver | None = None) -> None:
         self._folder = folder
-        self._fence = folder / "fence"
+        self._fence = f"{folder}/fence"
         self._held = folder / "held"
         self._waiting = folder / "waiting"
         self._bells = Bells(self._waiting)
@@ -119,14 +119,16 @@ class FileLock(BaseLock):
         with self._open(request.key, create=True) as key:
             if key is None:
                 return None
-            if not _is_for(request.token, key):
+            # Who queues up looks afterwards, without the guard, whether the holder lives (_wait).
+            trusting = turn.bell is not None and turn.ticket is None
+            if not _is_for(request.token, key, trusting):
                 _queue_up(request, turn, key)
                 return None
             freed_ns = key.record.freed_ns if key.record else 0
             try:
                 fence = mint(self._fence, request.fence_floor)
                 end_ns = sent_ns + request.lease_ms * NS_PER_MS
-                key.take(my_record(request.token, fence, end_ns))
+                key.take(my_record(request.token, fence, end_ns, *key.window()))
             except (LockUnavailable, OSError):
                 key.give_up()
                 raise
@@ -142,23 +144,27 @@ class FileLock(BaseLock):
 
     def _wait(self, request: Request, turn: Turn, bell: Bell) -> bool:
         """Until it is time to look again; gives whether anything called for it."""
-        now = now_ns()
         who: Waiter | LeaseRecord | None
         if turn.ticket is None or turn.holder is None:
-            who, until_ns = None, now + NO_PLACE_LOOKS_MS * NS_PER_MS
+            who, until_ns = None, now_ns() + NO_PLACE_LOOKS_MS * NS_PER_MS
         elif turn.before is not None:
-            who, until_ns = turn.before[1], now + OTHERS_LOOK_MS * NS_PER_MS
+            who, until_ns = turn.before[1], now_ns() + OTHERS_LOOK_MS * NS_PER_MS
         else:
-            who = turn.holder
-            until_ns = min(who.end_ns, now + FIRST_LOOKS_MS * NS_PER_MS)
-        timeout_s = min(max(0, until_ns - now) / NS_PER_S, request.deadline.left_s())
+            who, until_ns = turn.holder, _first_looks_ns(turn.holder)
         if who is None or who.pid == os.getpid():
-            return bell.wait(timeout_s)
+            return bell.wait(_left_s(until_ns, request))
         with death_watch(who.pid, who.pid_ns) as ended:
             if who.is_gone():
                 turn.dead = (turn.before[0], who.token) if turn.before else None
                 return True
-            return bell.wait(timeout_s, ended)
+            while bell.wait(_left_s(until_ns, request), ended):
+                record = read_at(self._path(request.key)) if turn.before else None
+                if record is None or record.token != who.token:
+                    return True
+                # The one before us holds the key now. We go on watching it: no need to look.
+                turn.before = None
+                until_ns = _first_looks_ns(record)
+            return False
 
     def _quit(self, request: Request, turn: Turn) -> None:
         """Wait no longer, and give the bell back."""
@@ -223,8 +229,11 @@ class FileLock(BaseLock):
             return held
 
     def _open(self, key: str, *, create: bool) -> AbstractContextManager[KeyFile | None]:
-        path = self._held / key
-        return opened_key(path, self._waiting, create=create, patience_s=PATIENCE_S)
+        bells = f"{self._folder}/waiting"
+        return opened_key(self._path(key), bells, create=create, patience_s=PATIENCE_S)
+
+    def _path(self, key: str) -> str:
+        return f"{self._folder}/held/{key}"
 
     def _prepare(self) -> None:
         """Make the folder and sweep it, once per process; then sweep a little with each use."""
@@ -266,11 +275,19 @@ class FileLock(BaseLock):
         self._is_prepared = False
 
 
-def _is_for(token: str, key: KeyFile) -> bool:
+def _first_looks_ns(record: LeaseRecord) -> int:
+    return min(record.end_ns, now_ns() + FIRST_LOOKS_MS * NS_PER_MS)
+
+
+def _left_s(until_ns: int, request: Request) -> float:
+    return min(max(0, until_ns - now_ns()) / NS_PER_S, request.deadline.left_s())
+
+
+def _is_for(token: str, key: KeyFile, trusting: bool) -> bool:
     """Whether the key was handed to us, or is free and it is our turn."""
     if key.record is not None and key.record.token == token:
         return True
-    if key.is_held():
+    if key.is_unexpired() if trusting else key.is_held():
         return False
     # Its holder died or ran out: it goes to the first in the queue, which may be us.
     return not key.hand_over() or (key.record is not None and key.record.token == token)

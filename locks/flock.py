@@ -7,13 +7,16 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from locks.clock import NS_PER_S, now_ns
 from locks.errors import LockUnavailable
 
-# A guard is mostly kept for some tens of microseconds: first we only let others run, then sleep.
-YIELDS = 30
+# Where every microsecond counts, a path is a string: pathlib takes some to join and to convert.
+StrPath = str | os.PathLike[str]
+
+# A guard is mostly kept for some tens of microseconds: so long we only let others run (a sleep
+# takes at least as long as it), then we sleep.
+YIELDING_NS = 200_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.000_1, 0.005
 _MODE = 0o660
 
@@ -23,7 +26,7 @@ _open_files: set[int] = set()
 
 
 @contextmanager
-def locked_file(path: Path, *, create: bool, patience_s: float) -> Iterator[int | None]:
+def locked_file(path: StrPath, *, create: bool, patience_s: float) -> Iterator[int | None]:
     """The file's descriptor, locked; None if others kept it for patience_s, or it is not there.
 
     Whoever deletes or replaces such a file does it while holding it. So a lock on a file that is
@@ -46,7 +49,7 @@ def locked_file(path: Path, *, create: bool, patience_s: float) -> Iterator[int 
 
 
 @contextmanager
-def locked_folder(folder: Path, *, shared: bool, patience_s: float) -> Iterator[bool]:
+def locked_folder(folder: StrPath, *, shared: bool, patience_s: float) -> Iterator[bool]:
     """Gives whether the folder is locked: with others who share it, or alone.
 
     Raises OSError for a folder that cannot be opened.
@@ -60,7 +63,12 @@ def locked_folder(folder: Path, *, shared: bool, patience_s: float) -> Iterator[
         _unlock(file)
 
 
-def flush_folder(folder: Path) -> None:
+def free_early(file: int) -> None:
+    """End the lock of a `locked_file` before its block ends; nothing may be written after this."""
+    fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def flush_folder(folder: StrPath) -> None:
     """Put the names in a folder on the disk (fsync(2): a file's own fsync does not)."""
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -69,7 +77,7 @@ def flush_folder(folder: Path) -> None:
         os.close(file)
 
 
-def _lock(path: Path, create: bool, until_ns: int) -> int | None:
+def _lock(path: StrPath, create: bool, until_ns: int) -> int | None:
     flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
     while True:
         try:
@@ -93,16 +101,17 @@ def _lock(path: Path, create: bool, until_ns: int) -> int | None:
 
 def _wait_for(file: int, until_ns: int, kind: int = fcntl.LOCK_EX) -> bool:
     """Take the lock; False if others kept it."""
-    tries = 0
     pause_s = _FIRST_PAUSE_S
+    sleep_ns = 0
     while True:
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            if now_ns() >= until_ns:
+            now = now_ns()
+            sleep_ns = sleep_ns or now + YIELDING_NS
+            if now >= until_ns:
                 return False
-            tries += 1
-            if tries < YIELDS:
+            if now < sleep_ns:
                 os.sched_yield()
                 continue
             time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
@@ -111,7 +120,7 @@ def _wait_for(file: int, until_ns: int, kind: int = fcntl.LOCK_EX) -> bool:
             return True
 
 
-def _is_at(file: int, path: Path) -> bool:
+def _is_at(file: int, path: StrPath) -> bool:
     try:
         return os.path.samestat(os.fstat(file), os.stat(path))
     except FileNotFoundError:

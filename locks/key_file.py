@@ -13,12 +13,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from locks.bell import reach, ring
 from locks.clock import NS_PER_MS, now_ns
 from locks.errors import LockUnavailable
-from locks.flock import locked_file
+from locks.flock import StrPath, free_early, locked_file
 from locks.host import boot_id
 from locks.lease_record import (
     LeaseRecord,
@@ -38,7 +37,7 @@ CLAIM_MS = 2_000
 class KeyFile:
     """A key's file, open and guarded."""
 
-    def __init__(self, file: int, path: Path, bells: Path) -> None:
+    def __init__(self, file: int, path: StrPath, bells: StrPath) -> None:
         self._file = file
         self._path = path
         self._bells = bells
@@ -48,43 +47,45 @@ class KeyFile:
             self.record = None  # The holder and all waiters ended with their kernel.
 
     def take(self, record: LeaseRecord) -> None:
-        """Write a holder, in place of whoever stood there. The queue stays."""
-        first, after = self._window()
-        self._write(replace(record, first=first, after=after))
+        """Write a holder, in place of whoever stood there; `window` says who waits."""
+        self._write(record)
 
     def is_held(self) -> bool:
         """Whether the key is taken, or claimed by a waiter."""
         return self.record is not None and self.record.is_live(now_ns())
 
-    def hand_over(self, freed_ns: int = 0) -> bool:
+    def is_unexpired(self) -> bool:
+        """Whether the key is taken, if the holder's process lives."""
+        return self.record is not None and self.record.end_ns > now_ns()
+
+    def hand_over(self) -> bool:
         """Claim the key for the first waiter that lives; False, and nothing changed, if none does.
 
         Whoever waits behind it watches it from now on, and is called for that.
         """
-        first, after = self._window()
-        for ticket in range(first, after):
-            waiter = self._waiter(ticket)
-            bell = reach(self._bells / waiter.bell) if waiter else None
-            if waiter is None or bell is None:
-                continue
-            try:
-                claim = waiter.claim(now_ns() + CLAIM_MS * NS_PER_MS, freed_ns)
-                self._write(replace(claim, first=ticket + 1, after=after))
-            finally:
-                # While it wakes, we do the rest and free the guard.
-                ring(bell)
-            self._call_next(ticket + 1)
-            return True
-        return False
+        claimed = self._claim_for_next(0)
+        if claimed is None:
+            return False
+        ticket, bell = claimed
+        ring(bell)
+        self._call_next(ticket + 1)
+        return True
 
     def give_up(self) -> None:
-        """The holder is done: the next one's turn, or the file's end."""
-        if not self.hand_over(now_ns()):
-            self._path.unlink()
+        """The holder is done: the next one's turn, or the file's end. This ends the guard."""
+        claimed = self._claim_for_next(now_ns())
+        if claimed is None:
+            os.unlink(self._path)
+            return
+        ticket, bell = claimed
+        # First of all, for whoever is rung often runs before us, on this very processor.
+        free_early(self._file)
+        ring(bell)
+        self._call_next(ticket + 1)
 
     def enter(self, waiter: Waiter) -> int | None:
         """Queue up; gives the ticket, or None if there is no room. There must be a record."""
-        first, after = self._window()
+        first, after = self.window()
         if after - first >= SLOTS or self.record is None:
             return None
         if first == after:
@@ -103,7 +104,7 @@ class KeyFile:
         if self.record is None or not self.has(ticket, token):
             return
         write_waiter(self._file, ticket % SLOTS, None)
-        first, after = self._window()
+        first, after = self.window()
         while first < after and self._waiter(after - 1) is None:
             after -= 1
         while first < after and self._waiter(first) is None:
@@ -113,35 +114,48 @@ class KeyFile:
 
     def waiters(self) -> list[Waiter]:
         """All who wait, the next one first."""
-        first, after = self._window()
+        first, after = self.window()
         found = (self._waiter(ticket) for ticket in range(first, after))
         return [waiter for waiter in found if waiter is not None]
 
     def length(self) -> int:
         """Holder and waiters, with those who gave up and were not yet passed over."""
-        first, after = self._window()
+        first, after = self.window()
         return after - first
 
     def before(self, ticket: int) -> tuple[int, Waiter] | None:
         """Ticket and name of the nearest waiter before this one; None if it is the first."""
-        for earlier in range(ticket - 1, self._window()[0] - 1, -1):
+        for earlier in range(ticket - 1, self.window()[0] - 1, -1):
             waiter = self._waiter(earlier)
             if waiter is not None:
                 return earlier, waiter
         return None
 
-    def _window(self) -> tuple[int, int]:
+    def window(self) -> tuple[int, int]:
+        """The first ticket that waits, and the one after the last."""
         return (self.record.first, self.record.after) if self.record else (0, 0)
 
     def _waiter(self, ticket: int) -> Waiter | None:
-        first, after = self._window()
+        first, after = self.window()
         return read_waiter(self._file, ticket % SLOTS) if first <= ticket < after else None
+
+    def _claim_for_next(self, freed_ns: int) -> tuple[int, int] | None:
+        """Ticket and bell of the waiter that the key was handed to, if there is any."""
+        first, after = self.window()
+        for ticket in range(first, after):
+            waiter = self._waiter(ticket)
+            bell = reach(f"{self._bells}/{waiter.bell}") if waiter else None
+            if waiter is not None and bell is not None:
+                claim = waiter.claim(now_ns() + CLAIM_MS * NS_PER_MS, freed_ns)
+                self._write(replace(claim, first=ticket + 1, after=after))
+                return ticket, bell
+        return None
 
     def _call_next(self, ticket: int) -> None:
         """Ring the next one from this ticket on, so that it looks who is before it now."""
-        for behind in range(ticket, self._window()[1]):
+        for behind in range(ticket, self.window()[1]):
             waiter = self._waiter(behind)
-            bell = reach(self._bells / waiter.bell) if waiter else None
+            bell = reach(f"{self._bells}/{waiter.bell}") if waiter else None
             if bell is not None:
                 ring(bell)
                 return
@@ -153,7 +167,7 @@ class KeyFile:
 
 @contextmanager
 def opened_key(
-    path: Path, bells: Path, *, create: bool, patience_s: float
+    path: StrPath, bells: StrPath, *, create: bool, patience_s: float
 ) -> Iterator[KeyFile | None]:
     """A key's file under its guard; None if others kept it for patience_s, or it is not there.
 
@@ -163,16 +177,34 @@ def opened_key(
         yield None if file is None else KeyFile(file, path, bells)
 
 
-def peek(path: Path) -> tuple[LeaseRecord | None, list[Waiter]]:
-    """Holder and waiters as they are now, without the guard: for eyes only."""
+def peek(path: StrPath) -> tuple[LeaseRecord | None, list[Waiter]]:
+    """Holder and waiters as they are now, without the guard: for eyes only.
+
+    Raises LockUnavailable.
+    """
+    with _opened(path) as file:
+        if file is None:
+            return None, []
+        key = KeyFile(file, path, path)
+        return key.record, key.waiters()
+
+
+def read_at(path: StrPath) -> LeaseRecord | None:
+    """The record as it is now, without the guard. Raises LockUnavailable."""
+    with _opened(path) as file:
+        return None if file is None else read_record(file)
+
+
+@contextmanager
+def _opened(path: StrPath) -> Iterator[int | None]:
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return None, []
+        yield None
+        return
     except OSError as error:
         raise LockUnavailable(f"{path}: {error.strerror}.") from error
     try:
-        key = KeyFile(file, path, path)
-        return key.record, key.waiters()
+        yield file
     finally:
         os.close(file)

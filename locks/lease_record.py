@@ -12,6 +12,7 @@ from locks.host import UNKNOWN, boot_id, is_gone, pid_namespace, start_ticks
 # process that is killed leaves the block before or the block after.
 RECORD_BYTES = 512
 WAITER_BYTES = 256
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 # A host's name is cut to this, so that a block is never too small.
 HOST_SIGNS = 63
 
@@ -98,38 +99,47 @@ def _me(pid: int) -> tuple[int, str, str, str]:
 
 def read_record(file: int) -> LeaseRecord | None:
     """The record in an open file; None if there is none that can be read."""
+    fields = _read(file, RECORD_BYTES, 0)
     try:
-        return LeaseRecord(**json.loads(os.pread(file, RECORD_BYTES, 0)))
-    except (ValueError, TypeError):
+        return LeaseRecord(**fields) if fields else None
+    except TypeError:
         return None
 
 
 def write_record(file: int, record: LeaseRecord) -> None:
     """Put the record in place of the one before, in one write."""
-    os.pwrite(file, _block(record.__dict__, RECORD_BYTES), 0)
+    _write(file, record.__dict__, RECORD_BYTES, 0)
 
 
 def read_waiter(file: int, slot: int) -> Waiter | None:
     """The waiter in a slot behind the record; None if it is blank."""
+    fields = _read(file, WAITER_BYTES, RECORD_BYTES + slot * WAITER_BYTES)
     try:
-        return Waiter(**json.loads(os.pread(file, WAITER_BYTES, _place(slot))))
-    except (ValueError, TypeError):
+        return Waiter(**fields) if fields else None
+    except TypeError:
         return None
 
 
 def write_waiter(file: int, slot: int, waiter: Waiter | None) -> None:
     """Fill a slot, or blank it, in one write."""
-    fields = None if waiter is None else waiter.__dict__
-    os.pwrite(file, _block(fields, WAITER_BYTES), _place(slot))
+    fields = waiter.__dict__ if waiter else {}
+    _write(file, fields, WAITER_BYTES, RECORD_BYTES + slot * WAITER_BYTES)
 
 
-def _place(slot: int) -> int:
-    return RECORD_BYTES + slot * WAITER_BYTES
+def _read(file: int, size: int, place: int) -> dict[str, Any] | None:
+    block = os.pread(file, size, place)
+    if not block or block.isspace():
+        return None
+    try:
+        fields = json.loads(block.decode("ascii"))
+    except ValueError:
+        return None
+    return fields if isinstance(fields, dict) else None
 
 
-def _block(fields: dict[str, Any] | None, size: int) -> bytes:
-    text = "" if fields is None else json.dumps(fields, separators=(",", ":"))
-    return text.ljust(size - 1).encode("ascii") + b"\n"
+def _write(file: int, fields: dict[str, Any], size: int, place: int) -> None:
+    text = _encode(fields) if fields else ""
+    os.pwrite(file, text.ljust(size - 1).encode("ascii") + b"\n", place)
 
 
 # A PID of an ancestor may be given out again to a descendant.
