@@ -1,6 +1,7 @@
 """What the back ends share: checked arguments, renewal, forks, the end of the process."""
 
 import atexit
+import contextlib
 import os
 import secrets
 import weakref
@@ -59,7 +60,7 @@ class BaseLock(ABC):
         token = self._new_token()
         request = Request(key, token, lease_ms, wait_ms, fence_floor, Deadline(wait_ms))
         grant = self._take_and_tell(request, self._tell) if self._tell else self._take(request)
-        lease = HeldLease(grant, self._give_back, self._doubt)
+        lease = HeldLease(grant, self._give_back, self._doubt, self._complete)
         self._renewer.add(lease)
         return lease
 
@@ -163,6 +164,11 @@ class BaseLock(ABC):
         if self._tell is not None:
             self._tell.released(now_ns() - lease.since_ns)
         self._free_for_sure(lease.key, lease.token, lease.place, lease.lease_ms)
+
+    def _complete(self, lease: HeldLease) -> None:
+        """Ask at once for the rest of a lease; if that fails, it has what it has."""
+        with contextlib.suppress(LockUnavailable):
+            self._renew([lease])
 
     def _free_for_sure(self, key: str, token: str, place: str, lease_ms: int) -> None:
         """Free now, or else later."""

@@ -84,6 +84,9 @@ class Grant:
     """Where the back end keeps the lease, if the key and token do not say."""
     ttl_ms: int = field(default=0)
     """What the service really gives, if that is less than lease_ms."""
+    is_partial: bool = False
+    """Whether the service gives all of lease_ms for the asking: by the first renewal, or as soon
+    as more is needed than ttl_ms."""
     ahead: int = 0
     """Holders and waiters that were before us when we first asked, as far as the service told."""
     handover_ns: int | None = None
@@ -98,7 +101,9 @@ class HeldLease:
         grant: Grant,
         give_back: Callable[["HeldLease"], None],
         doubt: Callable[[], str],
+        complete: Callable[["HeldLease"], None] | None = None,
     ) -> None:
+        """`complete` is called to ask for the rest of a lease that was granted in part."""
         self.key = grant.key
         self.fence = grant.fence
         self.token = grant.token
@@ -112,6 +117,7 @@ class HeldLease:
         self._why = "It ran out before it could be renewed."
         self._give_back = give_back
         self._doubt = doubt
+        self._complete = complete if grant.is_partial else None
         self._pid = os.getpid()
         self._guard = threading.Lock()
         self._released = False
@@ -136,6 +142,9 @@ class HeldLease:
         if os.getpid() != self._pid:
             raise LeaseLost(f"Key {self.key!r}: it belongs to the process that forked this one.")
         left_ms = self.remaining_ms()
+        if left_ms < need_ms and self._complete is not None:
+            self._complete(self)
+            left_ms = self.remaining_ms()
         if left_ms == 0 or self._loss.is_set():
             raise LeaseLost(f"Key {self.key!r}: {self._why}")
         doubt = self._doubt()
@@ -157,7 +166,10 @@ class HeldLease:
 
     def extend(self, sent_ns: int, ttl_ms: int | None = None) -> None:
         """A renewal sent at sent_ns was confirmed. A lease that is lost stays lost."""
-        self._loss.put_off(safe_end_ns(sent_ns, min(self.lease_ms, ttl_ms or self.ttl_ms)))
+        if ttl_ms is not None:
+            self.ttl_ms = min(self.lease_ms, ttl_ms)
+            self._complete = None
+        self._loss.put_off(safe_end_ns(sent_ns, self.ttl_ms))
         self._plan_renewal(sent_ns)
 
     def mark_lost(self, why: str) -> bool:

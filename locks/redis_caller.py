@@ -95,6 +95,11 @@ class Caller:
                 replies[number] = self.run(script, key, *arguments)
         return replies
 
+    @property
+    def wants_confirmation(self) -> bool:
+        """Whether replicas must confirm a grant before it counts."""
+        return self._confirmations > 0
+
     def idle_subscription(self, key: str) -> Subscription | None:
         """One that is connected to the server where the key is, and not in use, if there is any."""
         return self._node_for(key).subscriptions.idle()

@@ -3,14 +3,16 @@
     holder                      Redis                         first waiter
       | -- acquire -----------> | owner = A                        |
       |                         | <------ subscribe, acquire ----- |  queued
-      | -- release -----------> | owner = B for 2 s, publish ----> |  wakes
-      |                         | <------ acquire (claim) -------- |  its whole lease
+      | -- release -----------> | owner = B for 2 s, publish ----> |  wakes, holds the key
+      |                         | <------ renew ------------------ |  its whole lease
 
 The releasing script mints the next fence and hands over in the same step, so the key is never free
 while somebody waits and nobody races for it. A dead waiter has no listener on its channel and is
-passed over at once; a frozen one loses its turn with the claim. The next to be served ask again
-every two seconds and when the holder's time should be out, the others every ten: so a lost message
-or a dead holder costs so much more, and never the wait.
+passed over at once; a frozen one loses its turn after two seconds. A waiter that wakes holds the
+key without another word. It asks for its whole lease when it first needs more than is left, or
+after two thirds of a second: so a short hold costs no third request. The next to be served ask
+again every two seconds and when the holder's time should be out, the others every ten: so a lost
+message or a dead holder costs so much more, and never the wait.
 
 No request is repeated without our knowing: a lost reply is asked for again with the same token,
 which the scripts know, so that a grant whose reply was lost is found and not waited for.
@@ -66,7 +68,7 @@ class RedisLock(BaseLock):
         calls = [(lease.key, (lease.token, lease.lease_ms)) for lease in leases]
         for lease, reply in zip(leases, self._calls.run_all(RENEW, calls), strict=True):
             if reply == 1:
-                lease.extend(sent_ns)
+                lease.extend(sent_ns, lease.lease_ms)
             else:
                 self._renewer.lose(lease, "Redis no longer has it: it ran out or was wiped.")
 

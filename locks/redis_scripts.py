@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from locks.redis_link import packed, packed_words
 
 FENCE_TTL_S = 86_400
-# A granted waiter has this long to say that it is alive; then the next is served.
+# A waiter that is handed the key has it for so long; by then it must have said that it is alive.
 CLAIM_MS = 2_000
 # Queue keys outlive their last waiter by this, in case it dies without a word.
 QUEUE_SLACK_MS = 60_000
@@ -70,8 +70,9 @@ local function grant(token, ttl_ms, floor, salt, now)
 end
 
 -- Take from the queue until a waiter is found that lives: whose time is not over and whose channel
--- somebody listens on. It is granted the key for as long as a claim lasts, and told so. If it is
--- `me`, nothing is granted or told: true is returned, as when nobody waits.
+-- somebody listens on. It is granted the key for as long as a claim lasts, and told so, by the
+-- message `token|fence|now`. If it is `me`, nothing is granted or told: true is returned, as when
+-- nobody waits.
 local function serve_next(me)
   local token = redis.call('LPOP', queue_key)
   while token do
@@ -85,8 +86,9 @@ local function serve_next(me)
       local channel, ends = split(waiter)
       local now = now_us()
       if tonumber(ends) > now then
-        grant(token, {CLAIM_MS}, 0, 0, now)
-        if redis.call('PUBLISH', channel, string.format('%s|%.0f', token, now)) > 0 then
+        local fence = grant(token, {CLAIM_MS}, 0, 0, now)
+        local message = string.format('%s|%s|%.0f', token, fence, now)
+        if redis.call('PUBLISH', channel, message) > 0 then
           return false
         end
         redis.call('DEL', owner_key)
@@ -99,22 +101,19 @@ end
 """
 
 # ARGV: token, lease_ms, floor, salt, channel, wait_ms (0: do not queue).
-# Gives, if the key is held by the token: `fence`, or `fence|now` (microseconds) if it was so
-# before; if not: {holders and waiters there were before, milliseconds to the holder's end,
-# 1 if the token is among the next to be served}.
+# Gives the fence if the key is held by the token; if not: {holders and waiters there were before,
+# milliseconds to the holder's end, 1 if the token is among the next to be served, now}.
 # May be repeated with the same token.
 _ACQUIRE = """
 local token, lease_ms, floor, salt = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local channel, wait_ms = ARGV[5], tonumber(ARGV[6])
 local holder, fence, given_ms = read_owner()
 if holder == token then
-  local now = now_us()
   if tonumber(fence) <= floor then
-    fence = grant(token, lease_ms, floor, salt, now)
-  else
-    own(token, fence, lease_ms)
+    return grant(token, lease_ms, floor, salt, now_us())
   end
-  return string.format('%s|%.0f', fence, now)
+  own(token, fence, lease_ms)
+  return fence
 end
 if not holder and serve_next(token) then
   return grant(token, lease_ms, floor, salt, now_us())
@@ -142,7 +141,7 @@ if given_ms and left_ms > tonumber(given_ms) then
   redis.call('PEXPIRE', owner_key, given_ms)
   left_ms = tonumber(given_ms)
 end
-return {before, left_ms, is_near}
+return {before, left_ms, is_near, now_us()}
 """.replace("@SLACK@", str(QUEUE_SLACK_MS)).replace("@NEAR@", str(NEAR))
 
 # ARGV: token. Ends a holding (the next waiter is served) or a waiting. Gives 1 if it was held.

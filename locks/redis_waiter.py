@@ -2,15 +2,16 @@
 
 import random
 import secrets
+from typing import NamedTuple
 
 from locks.base import Request
-from locks.clock import now_ns
+from locks.clock import NS_PER_MS, now_ns
 from locks.held import Grant
 from locks.protocol import MAX_FENCE
 from locks.redis_caller import Caller
 from locks.redis_link import LinkBroken, Refused, Reply
-from locks.redis_scripts import ACQUIRE
-from locks.subscription import Subscription
+from locks.redis_scripts import ACQUIRE, CLAIM_MS
+from locks.subscription import HandOver, Subscription
 
 # The next to be served ask again this often, or when the holder's time is out: it must be less than
 # a claim lasts, or a frozen claimant's end comes unseen. The others ask seldom, so that a long
@@ -18,8 +19,33 @@ from locks.subscription import Subscription
 NEAR_POLL_S, FAR_POLL_S = 1.8, 10.0
 SHORTEST_POLL_S = 0.05
 NS_PER_US = 1_000
+# A hand-over that is heard of after such a part of the claim is asked after: little is left of it.
+LATE_DIVISOR = 4
 # As many as 16 s of the clock that fences are counted by.
 SALT_BITS = 24
+
+
+class Asked(NamedTuple):
+    """One question, and the server's clock when it answered: that sets its clock against ours.
+
+    Its clock may be stepped between. What comes out is never before the question nor after now,
+    so that a claim is overrated by the time since the question at most, which fences allow for.
+    """
+
+    sent_ns: int
+    heard_ns: int
+    server_us: int
+
+    def earliest_ns(self, server_us: int) -> int:
+        """Our clock at a later moment of the server's, not later than it was."""
+        return self._after(self.sent_ns, server_us)
+
+    def likely_ns(self, server_us: int) -> int:
+        """The same, as likely too late as too early."""
+        return self._after((self.sent_ns + self.heard_ns) // 2, server_us)
+
+    def _after(self, start_ns: int, server_us: int) -> int:
+        return min(now_ns(), start_ns + max(0, server_us - self.server_us) * NS_PER_US)
 
 
 class Waiter:
@@ -37,26 +63,29 @@ class Waiter:
         """Whether the token may stand in the queue, or have been handed the key from there."""
 
     def wait(self) -> Grant:
-        """Raises LockTimeout and LockUnavailable; the token is still queued or granted then."""
+        """Raises LockTimeout and LockUnavailable; the token may be queued or granted then."""
         request = self._request
         if request.wait_ms:
             self._subscription = self._caller.idle_subscription(request.key)
-        handed_over_us: int | None = None
         while True:
             sent_ns = now_ns()
             reply = self._ask()
             if isinstance(reply, bytes):
-                return self._granted(reply, sent_ns, handed_over_us)
-            ahead, ttl_ms, is_near = reply
+                return self._granted(int(reply), sent_ns)
+            ahead, ttl_ms, is_near, server_us = reply
+            asked = Asked(sent_ns, now_ns(), server_us)
             if self._ahead is None:
                 self._ahead = ahead
             if request.deadline.is_over():
                 raise request.timeout()
             if self._subscription is None:
                 self._subscription = self._caller.subscribe(request.key)
-            else:
-                pause_s = _pause_s(ttl_ms, NEAR_POLL_S if is_near else FAR_POLL_S)
-                handed_over_us = self._hear(self._subscription, pause_s)
+                continue
+            pause_s = _pause_s(ttl_ms, NEAR_POLL_S if is_near else FAR_POLL_S)
+            heard = self._hear(self._subscription, pause_s)
+            grant = self._handed_over(heard, asked) if heard is not None else None
+            if grant is not None:
+                return grant
 
     def leave(self) -> None:
         """The subscription is for the next one."""
@@ -85,8 +114,8 @@ class Waiter:
             wait_ms,
         )
 
-    def _hear(self, subscription: Subscription, pause_s: float) -> int | None:
-        """Wait for the hand-over (gives its time) or for the time to ask again."""
+    def _hear(self, subscription: Subscription, pause_s: float) -> HandOver | None:
+        """Wait for the hand-over or for the time to ask again."""
         timeout_s = min(pause_s, self._request.deadline.left_s())
         try:
             return subscription.wait_for(self._request.token, timeout_s)
@@ -95,20 +124,34 @@ class Waiter:
             self._subscription = None
             return None
 
-    def _granted(self, reply: bytes, sent_ns: int, handed_over_us: int | None) -> Grant:
+    def _granted(self, fence: int, sent_ns: int) -> Grant:
         request = self._request
-        fence, _, now_us = reply.partition(b"|")
-        handover_ns = None
-        if now_us and handed_over_us is not None:
-            handover_ns = max(0, int(now_us) - handed_over_us) * NS_PER_US
         return Grant(
             request.key,
             request.token,
-            int(fence),
+            fence,
             request.lease_ms,
             sent_ns,
             ahead=self._ahead or 0,
-            handover_ns=handover_ns,
+        )
+
+    def _handed_over(self, heard: HandOver, asked: Asked) -> Grant | None:
+        """The key, as long as a claim lasts; None if it is better to ask for it again."""
+        request = self._request
+        since_ns = asked.earliest_ns(heard.at_us)
+        is_late = now_ns() - since_ns > CLAIM_MS * NS_PER_MS // LATE_DIVISOR
+        if is_late or heard.fence <= request.fence_floor or self._caller.wants_confirmation:
+            return None
+        return Grant(
+            request.key,
+            request.token,
+            heard.fence,
+            request.lease_ms,
+            since_ns,
+            ttl_ms=CLAIM_MS,
+            is_partial=True,
+            ahead=self._ahead or 0,
+            handover_ns=max(0, now_ns() - asked.likely_ns(heard.at_us)),
         )
 
 

@@ -3,12 +3,21 @@
 import secrets
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 from locks.clock import Deadline
 from locks.redis_link import Link, packed
 
 # More waiting threads than this in one process make connections that are closed after use.
 MAX_IDLE = 64
+
+
+class HandOver(NamedTuple):
+    """What a releasing holder's script tells the waiter whom it served."""
+
+    fence: int
+    at_us: int
+    """When, by the server's clock in microseconds."""
 
 
 class Subscription:
@@ -28,16 +37,15 @@ class Subscription:
             self.close()
             raise
 
-    def wait_for(self, token: str, timeout_s: float) -> int | None:
-        """Whether the key was handed to this token, within the time: the server's clock at the
-        hand-over in microseconds, or None. Skips older messages."""
+    def wait_for(self, token: str, timeout_s: float) -> HandOver | None:
+        """The hand-over to this token, if it comes within the time. Skips older messages."""
         deadline, wanted = Deadline(int(timeout_s * 1_000)), token.encode("ascii")
         while True:
             message = self._link.hear(deadline.left_s())
             if isinstance(message, list) and message[0] == b"message":
-                handed_to, _, at_us = message[2].rpartition(b"|")
+                handed_to, fence, at_us = message[2].split(b"|")
                 if handed_to == wanted:
-                    return int(at_us)
+                    return HandOver(int(fence), int(at_us))
             if deadline.is_over():
                 return None
 

@@ -62,6 +62,34 @@ def test_the_service_s_own_time_bounds_the_lease() -> None:
     assert _lease(60_000, ttl_ms=2_000).remaining_ms() < 2_000
 
 
+def test_a_lease_granted_in_part_asks_for_the_rest_when_more_is_needed_than_is_left() -> None:
+    asked: list[HeldLease] = []
+
+    def complete(lease: HeldLease) -> None:
+        asked.append(lease)
+        lease.extend(now_ns(), lease.lease_ms)
+
+    grant = Grant("key", "token", 7, 60_000, now_ns(), ttl_ms=2_000, is_partial=True)
+    lease = HeldLease(grant, lambda lease: None, lambda: "", complete)
+    lease.ensure_held(need_ms=1_000)
+    assert asked == []
+    lease.ensure_held(need_ms=30_000)
+    assert asked == [lease]
+    assert lease.remaining_ms() > 50_000
+    with pytest.raises(LeaseLost, match="are needed"):
+        lease.ensure_held(need_ms=60_000)
+    assert asked == [lease]
+
+
+def test_a_lease_granted_in_part_ends_as_its_part_does_if_the_rest_cannot_be_had() -> None:
+    grant = Grant("key", "token", 7, 60_000, now_ns(), ttl_ms=2_000, is_partial=True)
+    lease = HeldLease(grant, lambda lease: None, lambda: "", lambda lease: None)
+    with pytest.raises(LeaseLost, match="are needed"):
+        lease.ensure_held(need_ms=30_000)
+    assert not lease.lost.is_set()
+    assert lease.remaining_ms() < 2_000
+
+
 def test_a_lease_in_doubt_is_not_relied_on_but_not_lost() -> None:
     lease = _lease(60_000, doubt="The session is suspended.")
     with pytest.raises(LeaseLost, match="suspended"):
