@@ -57,9 +57,9 @@ class Desk:
                 claim.lease.release()
 
     def _claim(self, order_code: str, actor: str, wait_ms: int) -> Claim:
+        if self._goes_on_without and self.watch.is_resting():
+            return self._without_service(order_code, actor, "It did not answer a moment ago.")
         try:
-            if self._goes_on_without and self.watch.is_resting():
-                raise LockUnavailable("It did not answer a moment ago.")
             # What is read now is older than the lease: an epoch that begins, or a fence that is
             # written, while we wait for it makes the lease useless and never too strong.
             mark = self._mark(order_code)
@@ -70,7 +70,11 @@ class Desk:
             self.watch.answered()
             raise PaymentInProgress() from error
         except LockUnavailable as error:
-            return self._without_service(order_code, actor, error)
+            self.watch.went_away()
+            if self._goes_on_without:
+                return self._without_service(order_code, actor, str(error))
+            log.error("lock_service_unavailable", error=str(error))
+            raise LockServiceUnavailable() from error
         self.watch.answered()
         try:
             fence = lease.fence
@@ -138,17 +142,13 @@ class Desk:
     def _goes_on_without(self) -> bool:
         return self.settings.lock_unavailable == "database"
 
-    def _without_service(self, order_code: str, actor: str, error: LockUnavailable) -> Claim:
-        """The lock service is away: refuse, or claim the order by its row."""
-        if not self._goes_on_without:
-            log.error("lock_service_unavailable", error=str(error))
-            raise LockServiceUnavailable() from error
-        self.watch.went_away()
+    def _without_service(self, order_code: str, actor: str, reason: str) -> Claim:
+        """The lock service is away: claim the order by its row."""
         end_read()
         epoch = current_epoch()
         if epoch is None:
-            log.error("lock_service_unavailable", error=str(error), epoch=None)
-            raise LockServiceUnavailable() from error
+            log.error("lock_service_unavailable", error=reason, epoch=None)
+            raise LockServiceUnavailable()
         self._refuse_other_realm(epoch)
         fence = self.moves.take_order(order_code, epoch.number)
 
@@ -158,7 +158,7 @@ class Desk:
             end_read()
             return mark == store.LockMark(epoch=epoch, pair=(epoch.number, fence))
 
-        note_degraded(order_code, fence=fence, reason=str(error))
+        note_degraded(order_code, fence=fence, reason=reason)
         return Claim(
             lease=DatabaseLease(order_code, fence, is_held),
             epoch=epoch.number,
