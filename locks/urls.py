@@ -26,15 +26,15 @@ def from_url(url: str, observer: LockObserver | None = None) -> LeaseLock:
         redis://user:password@host:6379/0     rediss:// for TLS     unix:///run/redis.sock?db=0
         redis+sentinel://user:password@h1:26379,h2:26379/service/0?sentinel_password=…
         redis+cluster://user:password@h1:7000,h2:7000
-        zookeeper://host1:2181,host2:2181/chroot?session_ms=15000
+        zookeeper://user:password@host1:2181,host2:2181/chroot?session_ms=15000
         file:///var/lib/shop/locks
 
     Raises LockConfigError, which says what is wrong and how to mend it; it never quotes a password.
     """
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise LockConfigError(f"It is not a URL: {error}.") from None
+    except ValueError:  # whose text may quote a password
+        raise LockConfigError("It is not a URL: its host or port cannot be read.") from None
     make = _BY_SCHEME.get(parts.scheme)
     if make is None:
         known = ", ".join(f"{scheme}://" for scheme in _BY_SCHEME)
@@ -47,19 +47,25 @@ def _redis(url: str, parts: SplitResult, observer: LockObserver | None) -> Lease
 
 
 def _zookeeper(url: str, parts: SplitResult, observer: LockObserver | None) -> LeaseLock:
+    if "@" in parts.path + parts.query:
+        raise LockConfigError("In a user or password write %2F for /, %3F for ? and %40 for @.")
     options = check_options(parts, {"session_ms"})
-    if "@" in parts.netloc:
-        raise LockConfigError("ZooKeeper takes no user or password in the URL.")
-    hosts = [_zookeeper_host(host) for host in parts.netloc.split(",")]
+    user, at, places = parts.netloc.rpartition("@")
+    hosts = [_zookeeper_host(host) for host in places.split(",")]
     session = options.get("session_ms", str(SESSION_MS))
     if not session.isdecimal() or not MIN_SESSION_MS <= int(session) <= MAX_SESSION_MS:
         raise LockConfigError(
             f"session_ms is {session!r}, but must be {MIN_SESSION_MS} to {MAX_SESSION_MS}."
         )
     chroot = unquote(parts.path).rstrip("/")
-    if "//" in chroot:
-        raise LockConfigError(f"The path {chroot!r} has an empty part. Write /shop/locks.")
-    return ZooKeeperLock(",".join(hosts) + chroot, session_ms=int(session), observer=observer)
+    if any(part in ("", ".", "..") for part in chroot.split("/")[1:]):
+        raise LockConfigError(f"The path {chroot!r} has an empty part or dots. Write /shop/locks.")
+    return ZooKeeperLock(
+        ",".join(hosts) + chroot,
+        session_ms=int(session),
+        credentials=_zookeeper_credentials(user) if at else "",
+        observer=observer,
+    )
 
 
 def _zookeeper_host(host: str) -> str:
@@ -67,8 +73,17 @@ def _zookeeper_host(host: str) -> str:
     if not colon:
         name, port = host, str(_ZOOKEEPER_PORT)
     if not name or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise LockConfigError(f"{host!r} is no host and port. Write zookeeper://h1:2181,h2:2181/.")
+        # Not quoted: where the @ was forgotten it may be a password.
+        raise LockConfigError("There is no host and port. Write zookeeper://h1:2181,h2:2181/.")
     return f"{name}:{port}"
+
+
+def _zookeeper_credentials(text: str) -> str:
+    """What ZooKeeper's digest scheme takes, which ends the user at the first colon."""
+    user, _, password = (unquote(part) for part in text.partition(":"))
+    if not user or not password or ":" in user:
+        raise LockConfigError("It needs user and password: zookeeper://user:password@h1:2181/.")
+    return f"{user}:{password}"
 
 
 def _file(url: str, parts: SplitResult, observer: LockObserver | None) -> LeaseLock:

@@ -14,19 +14,19 @@ back; when the session is lost, every lease is.
 """
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from kazoo.exceptions import NoNodeError
 
-from locks.base import BaseLock, Request
-from locks.clock import Deadline, now_ns
+from locks.base import LEFT_OVER_EVERY_MS, BaseLock, Request
+from locks.clock import NS_PER_MS, Deadline, now_ns
 from locks.errors import LockUnavailable
 from locks.held import Grant, HeldLease
 from locks.inspection import HeldKey
 from locks.observe import LockObserver
-from locks.protocol import MAX_LEASE_MS
-from locks.renewal import Renewer
+from locks.renewal import NEVER_NS, Chore, Renewer
 from locks.zookeeper_queue import (
     delete,
     held_keys,
@@ -86,21 +86,32 @@ class ZooKeeperLock(BaseLock):
         try:
             return waiter.wait()
         except LockUnavailable:
-            self._free_later(request.key, request.token, "", request.lease_ms)
+            if waiter.may_stand:
+                self._free_later(request.key, request.token, "", request.lease_ms)
             raise
         except BaseException:
-            self._withdraw(request, waiter.path)
+            self._withdraw(request, waiter)
             raise
 
-    def _withdraw(self, request: Request, path: str) -> None:
+    def _withdraw(self, request: Request, waiter: Waiter) -> None:
         """Leave the queue."""
         try:
-            if path:
-                delete(self._session().client(), path)
-            else:
+            if waiter.path:
+                delete(self._session().client(), waiter.path)
+            elif waiter.may_stand:
                 self._free(request.key, request.token, "")
         except LockUnavailable:
             self._free_later(request.key, request.token, "", request.lease_ms)
+
+    def _free_later(self, key: str, token: str, place: str, lease_ms: int) -> None:
+        """See BaseLock. A session that is over has taken its nodes along."""
+        number = self._session().number
+        every_ns = LEFT_OVER_EVERY_MS * NS_PER_MS
+
+        def free() -> bool:
+            return self._session().number != number or self._free(key, token, place)
+
+        self._renewer.add_chore(Chore(free, every_ns, NEVER_NS, now_ns() + every_ns))
 
     def _renew(self, leases: list[HeldLease]) -> None:
         session = self._session()
@@ -144,14 +155,15 @@ class ZooKeeperLock(BaseLock):
         path, held = found
         return held if delete(session.client(), path) else None
 
-    def _left_over_ms(self, lease_ms: int) -> int:
-        # A node stands as long as the session does, and so as long as this process.
-        return 1_000 * MAX_LEASE_MS
-
     def _ping(self) -> None:
         deadline = Deadline(int(PING_TIMEOUT_S * 1_000))
-        client = self._session().client(deadline.left_s())
-        reply(client.sync_async("/"), deadline.left_s())
+        session = self._session()
+        client = session.client(deadline.left_s())
+        synced = client.sync_async(session.root or "/")
+        looked = client.get_async(f"{session.root}/leases")  # as far as we may
+        reply(synced, deadline.left_s())
+        with suppress(NoNodeError):
+            reply(looked, deadline.left_s())
 
     def _doubt(self) -> str:
         session = self._current

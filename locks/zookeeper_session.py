@@ -15,6 +15,7 @@ from kazoo.exceptions import (
     NoAuthError,
     NodeExistsError,
     NoNodeError,
+    SessionClosedRequireSaslError,
     SessionExpiredError,
     SessionMovedError,
 )
@@ -38,14 +39,17 @@ MARGIN_DIVISOR = 2
 # A client that ended for good, as after a refused password, is replaced not more often than this.
 REPLACE_EVERY_MS = 1_000
 
-REFUSED = "ZooKeeper does not let us in: the user or password of LOCK_URL is wrong or missing."
-
 _numbers = itertools.count()
 _INTERRUPTIONS = (ConnectionLoss, ConnectionClosedError, SessionExpiredError, SessionMovedError)
+_REFUSALS = (NoAuthError, AuthFailedError, SessionClosedRequireSaslError)
 
 
 class Interrupted(LockUnavailable):
     """The connection to ZooKeeper broke, so it is not known whether the request was carried out."""
+
+
+class Refused(LockUnavailable):
+    """ZooKeeper does not let us in: the user or password of LOCK_URL is wrong or missing."""
 
 
 class Credentials(str):
@@ -99,7 +103,7 @@ class Session:
         if link.wait(Deadline(int(timeout_s * 1_000))):
             return link.client
         if link.was_refused:
-            raise LockUnavailable(REFUSED)
+            raise Refused
         raise LockUnavailable("ZooKeeper: there is no connection, or the session is suspended.")
 
     def make(self, folders: list[str]) -> None:
@@ -246,6 +250,6 @@ def unavailable(error: Exception) -> LockUnavailable:
     """What an error of the client means to us."""
     if isinstance(error, _INTERRUPTIONS):
         return Interrupted(f"({type(error).__name__})")
-    if isinstance(error, NoAuthError | AuthFailedError):
-        return LockUnavailable(REFUSED)
+    if isinstance(error, _REFUSALS):
+        return Refused()
     return LockUnavailable(f"ZooKeeper refused: {type(error).__name__} {error}")

@@ -25,6 +25,7 @@ from locks.zookeeper_session import (
     CONNECT_TIMEOUT_S,
     REPLY_TIMEOUT_S,
     Interrupted,
+    Refused,
     Session,
     reply,
 )
@@ -45,7 +46,10 @@ class _NodeGone(LockUnavailable):
 
 
 class Waiter:
-    """Takes one key. `path` is the node's, once it is known."""
+    """Takes one key. `path` is the node's, once it is known.
+
+    `may_stand` says whether there may be a node of ours, known or not.
+    """
 
     def __init__(self, session: Session, request: Request) -> None:
         self._session = session
@@ -55,6 +59,7 @@ class Waiter:
         self._fence = 0
         self._ahead: int | None = None
         self.path = ""
+        self.may_stand = False
 
     def wait(self) -> Grant:
         """Queue up and wait. Raises LockTimeout, LockUnavailable; the node is left to be freed."""
@@ -93,6 +98,8 @@ class Waiter:
         client = self._client()
         deadline = Deadline(int(REPLY_TIMEOUT_S * 1_000))
         self.path = ""
+        had_none = not self.may_stand
+        self.may_stand = True
         self._sent_ns = now_ns()
         made = client.create_async(
             f"{self._shard}/{self._request.key}~{self._request.token}-",
@@ -102,7 +109,11 @@ class Waiter:
             include_data=True,
         )
         listed = client.get_children_async(self._shard)  # on its way before the first answer
-        self.path, stat = reply(made, deadline.left_s())
+        try:
+            self.path, stat = reply(made, deadline.left_s())
+        except (Refused, NoNodeError):
+            self.may_stand = not had_none
+            raise
         self._fence = stat.czxid
         names: list[str] = reply(listed, deadline.left_s())
         return names
