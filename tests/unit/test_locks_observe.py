@@ -11,6 +11,7 @@ import pytest
 from locks import LeaseLock, LockObserver, LockTimeout, LockUnavailable, from_url, hold
 from tests.integration.locks_support import storm
 from tests.processes import ManagedProcess, free_port, wait_until
+from tests.services import RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -257,6 +258,37 @@ def test_each_renewal_is_told_with_the_number_of_leases(
         wait_until(lambda: seen.count("renewed") >= 2, "it is renewed twice")
     assert set(seen.events()) == {"granted", "renewed", "released"}
     assert {number for (number,) in seen.numbers("renewed")} == {1}
+
+
+def test_renewals_that_fail_are_told_until_one_succeeds_and_nothing_is_lost(
+    seen: Recording,
+) -> None:
+    with RedisServer() as server:
+        lock = from_url(server.url, seen)
+        lease = lock.acquire("frozen", lease_ms=6_000, wait_ms=0)
+        server.process.sigstop()
+        wait_until(lambda: seen.count("renewal_failed") >= 1, "a renewal fails")
+        server.process.sigcont()
+        wait_until(lambda: seen.count("renewed") >= 1, "a renewal succeeds")
+        lease.ensure_held()
+        lock.close()
+    told = seen.events()
+    assert set(told[1 : told.index("renewed")]) == {"renewal_failed"}
+    assert "lost" not in told
+
+
+def test_a_lease_whose_service_died_is_told_as_lost_once(seen: Recording) -> None:
+    with RedisServer() as server:
+        lock = from_url(server.url, seen)
+        lease = lock.acquire("orphan", lease_ms=SHORT_LEASE_MS, wait_ms=0)
+        server.process.kill9()
+        wait_until(lambda: seen.count("lost") == 1, "the loss is told")
+        assert seen.count("renewal_failed") > 0
+        assert lease.lost.is_set()
+        server.start()
+        lease.release()
+        lock.close()
+    assert seen.events("renewal_failed") == ["granted", "lost", "released"]
 
 
 def test_a_lease_that_was_broken_is_told_as_lost_once_and_then_as_released(

@@ -11,9 +11,15 @@ import pytest
 from prometheus_client import Counter, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
+from config.settings import load_settings
+from locks import LockObserver
+from scripts.place import Place, prepare_folder
+from scripts.run import environment
 from shop.errors import OrderClosed
 from shop.metrics import folder, instruments, tell
+from shop.metrics.locks import LockMetrics
 from tests.architecture.source import importers, imports_of, lies_in
+from tests.processes import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "metrics.md"
@@ -167,6 +173,37 @@ def test_a_pay_request_is_counted_by_what_came_of_it() -> None:
     }
 
 
+BACKEND = {"backend": "test"}
+
+
+@pytest.mark.parametrize(
+    ("hook", "numbers", "metric", "labels", "more"),
+    [
+        ("granted", (2_000_000, 3), "lock_wait_seconds_sum", {"outcome": "granted"}, 0.002),
+        ("granted", (2_000_000, 3), "lock_queue_length_sum", {}, 3),
+        ("handed_over", (500_000,), "lock_handover_seconds_sum", {}, 0.0005),
+        ("timed_out", (3_000_000_000,), "lock_wait_seconds_sum", {"outcome": "timed_out"}, 3),
+        ("unavailable", (10**9,), "lock_wait_seconds_sum", {"outcome": "unavailable"}, 1),
+        ("released", (40_000_000,), "lock_hold_seconds_sum", {}, 0.04),
+        ("renewed", (5,), "lock_renewals_total", {"outcome": "renewed"}, 5),
+        ("renewal_failed", (2,), "lock_renewals_total", {"outcome": "failed"}, 2),
+        ("lost", (), "lock_leases_lost_total", {}, 1),
+    ],
+)
+def test_what_a_lock_tells_becomes_seconds_and_counts(
+    hook: str, numbers: tuple[int, ...], metric: str, labels: dict[str, str], more: float
+) -> None:
+    before = value(f"payonce_{metric}", **BACKEND, **labels)
+    getattr(LockMetrics(), hook)("test", *numbers)
+    after = value(f"payonce_{metric}", **BACKEND, **labels)
+    assert after - before == pytest.approx(more)
+
+
+def test_the_observer_takes_in_all_that_a_lock_can_tell() -> None:
+    hooks = {name for name in vars(LockObserver) if not name.startswith("_")}
+    assert hooks == {name for name in vars(LockMetrics) if not name.startswith("_")}
+
+
 def test_what_a_client_sends_becomes_no_label() -> None:
     tell.payment_outcome("x" * 1_000, "settled")
     tell.notice("../etc", "applied")
@@ -190,6 +227,23 @@ def test_what_cannot_be_counted_is_logged_once_and_raises_nothing(tmp_path: Path
         check=True,
     )
     assert (said.stdout + said.stderr).count("metric_not_counted") == 1
+
+
+# Where it is on
+
+
+@pytest.mark.parametrize("token", [None, "t" * 32])
+def test_make_run_names_the_folder_where_somebody_can_ask(
+    token: str | None, tmp_path: Path
+) -> None:
+    outside = {**os.environ, "DATA_DIR": str(tmp_path), "PORT": str(free_port(2))}
+    outside |= {} if token is None else {"METRICS_TOKEN": token}
+    place = Place.from_environment(outside)
+    prepare_folder(place)
+    found = environment(place, outside)
+    assert found.get(folder.ENV) == (None if token is None else str(tmp_path / "metrics"))
+    settings = load_settings(found)
+    assert settings.metrics_token == (token or "")
 
 
 # Processes that add up
