@@ -67,6 +67,22 @@ def test_a_setting_that_has_no_default_must_be_given(
     assert said.startswith(f"{name} is not set: give ")
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [(None, "refuse"), ("", "refuse"), ("refuse", "refuse"), (" Database", "database")],
+)
+def test_what_happens_without_the_lock_service_is_a_choice(
+    complete: dict[str, str], given: str | None, meant: str
+) -> None:
+    chosen = {} if given is None else {"LOCK_UNAVAILABLE": given}
+    assert load_settings({**complete, **chosen}).lock_unavailable == meant
+
+
+def test_another_choice_than_those_is_refused(complete: dict[str, str]) -> None:
+    said = refusal({**complete, "LOCK_UNAVAILABLE": "ignore"})
+    assert said == "LOCK_UNAVAILABLE='ignore': give one of refuse, database."
+
+
 @pytest.mark.parametrize("level", [*LOG_LEVELS, "debug", "Warning"])
 def test_a_log_level_is_taken_in_any_case(level: str, complete: dict[str, str]) -> None:
     assert load_settings({**complete, "LOG_LEVEL": level}).log_level == level.upper()

@@ -1,0 +1,95 @@
+"""Epochs begin once each, whoever comes first and however many at the same instant."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+from flask import Flask, current_app
+from sqlalchemy import select
+
+from shop.clock import SystemClock
+from shop.db import db
+from shop.locking.models import LockEpoch
+from shop.locking.service import Adopted, adopt, begin_first
+from shop.locking.store import Epoch, current_epoch
+from tests.faults.yes_lock_wsgi import YesLock
+from tests.integration.payments_support import DATABASES, Shop, shop_inside
+from tests.processes import remove_folder
+from tests.shopclient import all_at_once
+from tests.shopkit import Sandbox
+
+RACERS = 8
+
+
+class Service(YesLock):
+    """A lock service of which nothing but its realm is wanted."""
+
+    def __init__(self, realm: str) -> None:
+        super().__init__()
+        self._realm = realm
+
+    def realm(self) -> str:
+        """See LeaseLock."""
+        return self._realm
+
+
+@pytest.fixture(params=DATABASES)
+def shop(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shop]:
+    sandbox = Sandbox()  # for its keys; no gateway is asked
+    with shop_inside(request.param, tmp_path_factory.mktemp("epochs"), request, sandbox) as made:
+        yield made
+    remove_folder(sandbox.folder)
+
+
+def rows() -> list[tuple[int, str]]:
+    db.session.rollback()
+    found = db.session.execute(select(LockEpoch.epoch, LockEpoch.realm).order_by(LockEpoch.epoch))
+    return [(row.epoch, row.realm) for row in found]
+
+
+def race(works: list[Callable[[], object]]) -> list[object]:
+    """All at the same instant, each with a session of its own."""
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+
+    def run(work: Callable[[], object]) -> object:
+        with app.app_context():
+            try:
+                return work()
+            finally:
+                db.session.remove()
+
+    return all_at_once([partial(run, work) for work in works])
+
+
+def test_epochs_begin_once_each(shop: Shop) -> None:
+    clock = SystemClock()
+    services = [Service(f"realm-{number}") for number in range(RACERS)]
+
+    race([partial(begin_first, one, clock) for one in services])
+    [(first, realm)] = rows()
+    assert first == 1
+    winner = next(one for one in services if one.realm() == realm)
+
+    # Adopting what is believed changes nothing, unless it is meant to begin anew.
+    assert adopt(winner, clock) == Adopted(
+        epoch=Epoch(number=1, realm=realm), before=Epoch(number=1, realm=realm)
+    )
+    assert rows() == [(1, realm)]
+    assert adopt(winner, clock, anew=True).epoch == Epoch(number=2, realm=realm)
+
+    # Many operators at once, each for the same service: one epoch.
+    other = next(one for one in services if one is not winner)
+    adopted = race([partial(adopt, other, clock) for _ in range(RACERS)])
+    assert [one.is_new for one in adopted if isinstance(one, Adopted)].count(True) == 1
+    assert rows() == [(1, realm), (2, realm), (3, other.realm())]
+    assert current_epoch() == Epoch(number=3, realm=other.realm())
+
+
+def test_operators_who_want_different_services_get_an_epoch_each(shop: Shop) -> None:
+    clock = SystemClock()
+    services = [Service(f"realm-{number}") for number in range(3)]
+    race([partial(adopt, one, clock) for one in services])
+    assert [number for number, _ in rows()] == [1, 2, 3]
+    assert {realm for _, realm in rows()} == {one.realm() for one in services}
