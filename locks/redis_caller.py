@@ -77,19 +77,15 @@ class Caller:
 
     def run_all(self, script: Script, calls: Sequence[Call]) -> list[Reply]:
         """The replies to many runs of one script, in one round trip to each server."""
-        by_node: dict[Node, list[int]] = defaultdict(list)
-        replies: list[Reply] = [None] * len(calls)
-        for number, (key, _) in enumerate(calls):
-            by_node[self._node_for(key)].append(number)
-        for node, numbers in by_node.items():
-            requests = [script.by_sha(calls[number][0], *calls[number][1]) for number in numbers]
+        started_ns = now_ns()
+        for attempt in itertools.count(1):
             try:
-                answers = node.ask_all(requests)
+                replies = self._ask_all(script, calls)
+                break
             except (LinkBroken, Refused) as error:
-                self._route.broke(node)
-                raise LockUnavailable(f"Redis at {node}: {error}") from error
-            for number, answer in zip(numbers, answers, strict=True):
-                replies[number] = answer
+                if attempt == ATTEMPTS or _is_late(started_ns):
+                    raise LockUnavailable(f"Redis: {error}") from error
+            time.sleep(RETRY_PAUSE_S)
         for number, (key, arguments) in enumerate(calls):
             if isinstance(replies[number], Refused):  # a script not known, a key moved
                 replies[number] = self.run(script, key, *arguments)
@@ -146,6 +142,23 @@ class Caller:
             return self._route.node_for(key)
         except (LinkBroken, Refused) as error:
             raise LockUnavailable(f"Redis: {error}") from error
+
+    def _ask_all(self, script: Script, calls: Sequence[Call]) -> list[Reply]:
+        """Refusals are among the replies. Raises LinkBroken; Refused if a server lets nobody in."""
+        by_node: dict[Node, list[int]] = defaultdict(list)
+        for number, (key, _) in enumerate(calls):
+            by_node[self._route.node_for(key)].append(number)
+        replies: list[Reply] = [None] * len(calls)
+        for node, numbers in by_node.items():
+            requests = [script.by_sha(calls[number][0], *calls[number][1]) for number in numbers]
+            try:
+                answers = node.ask_all(requests)
+            except LinkBroken:
+                self._route.broke(node)
+                raise
+            for number, answer in zip(numbers, answers, strict=True):
+                replies[number] = answer
+        return replies
 
     def _ask(self, node: Node, script: Script, request: bytes, is_detour: bool) -> Reply:
         if is_detour:
