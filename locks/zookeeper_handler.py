@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kazoo.handlers.threading import KazooTimeoutError
-from kazoo.handlers.utils import create_socket_pair, create_tcp_connection
+from kazoo.handlers.utils import create_socket_pair, create_tcp_connection, create_tcp_socket
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +133,10 @@ class DirectHandler:
     def dispatch_callback(self, callback: Any) -> None:
         """Tell a watcher, here and now."""
         _call(callback.func, *callback.args)
+
+    def socket(self) -> Any:
+        """A TCP socket."""
+        return create_tcp_socket(socket)
 
     def create_connection(self, *args: Any, **kwargs: Any) -> Any:
         """A TCP connection."""

@@ -74,6 +74,7 @@ class ZooKeeperLock(BaseLock):
         """See LeaseLock: `zookeeper:` and the name of the ensemble, asked once in each session."""
         self._check_open()
         session = self._session()
+        session.client()  # while there is no connection, nobody knows whether the session goes on
         number = session.number
         known_in, realm = self._realm
         if known_in != number:

@@ -1,5 +1,6 @@
 """A realm names the ensemble whose czxids the fences are."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from itertools import count
@@ -78,6 +79,20 @@ def test_a_new_session_asks_for_the_realm_again(lock: ZooKeeperLock, hosts: str)
     client.close()
     expire(lock, hosts)
     wait_until(lambda: _realm(lock) not in ("", realm), "the realm is another one")
+
+
+def test_an_ensemble_that_comes_back_empty_serves_the_same_lock_object_as_another_realm() -> None:
+    with ZooKeeperServer() as server:
+        lock = ZooKeeperLock(f"{server.hosts}/shop", session_ms=SESSION_MS)
+        realm = lock.realm()
+        for _ in range(3):  # more than the empty one will have seen
+            lock.acquire("order", lease_ms=1_000, wait_ms=0).release()
+        server.process.kill9()
+        shutil.rmtree(server.folder / "data")
+        server.start()
+        wait_until(lambda: _realm(lock) not in ("", realm), "the realm is another one")
+        lock.acquire("order", lease_ms=1_000, wait_ms=0).release()
+        lock.close()
 
 
 def test_a_realm_that_cannot_be_asked_for_is_lock_unavailable() -> None:
