@@ -2,8 +2,21 @@
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 from locks import Lease, LeaseLost
+from locks.base import CLOCK_REALM
+
+_SINCE = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def fence_of_now(realm: str, now: datetime) -> int:
+    """A fence above all that services of this realm have granted so far, where that can be known.
+
+    Fences of the `clock` realm are microseconds since 1970; those of others are their own secret,
+    and 1 is given.
+    """
+    return (now - _SINCE) // timedelta(microseconds=1) if realm == CLOCK_REALM else 1
 
 
 class DatabaseLease(Lease):

@@ -77,8 +77,8 @@ class Moves:
         below = and_(same_epoch, Order.lock_fence < claim.fence)
         return [or_(Order.lock_epoch < claim.epoch, below), is_current(claim.epoch)]
 
-    def take_order(self, order_code: str, epoch: int) -> int:
-        """Make the caller the order's writer without asking any lease: one above who was before.
+    def take_order(self, order_code: str, epoch: int, *, at_least: int = 1) -> int:
+        """Make the caller the order's writer without asking any lease: above who was before.
 
         For when no lease is to be had, or one whose fence the order has passed. Gives the fence,
         with which the row is written already. Raises Superseded where the epoch is over.
@@ -92,7 +92,8 @@ class Moves:
             ).one_or_none()
             if row is None:
                 raise OrderNotFound(order_code=order_code)
-            fence = row.lock_fence + 1 if row.lock_epoch == epoch else 1
+            last = row.lock_fence if row.lock_epoch == epoch else 0
+            fence = max(last + 1, at_least)
             changed = changed_rows(
                 update(Order)
                 .where(Order.code == order_code, Order.lock_epoch <= epoch, is_current(epoch))

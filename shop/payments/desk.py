@@ -13,7 +13,7 @@ from shop.clock import Clock
 from shop.db import end_read
 from shop.errors import LockServiceUnavailable, PaymentInProgress, Superseded
 from shop.gateways.base import Gateway
-from shop.locking.database_lease import DatabaseLease
+from shop.locking.database_lease import DatabaseLease, fence_of_now
 from shop.locking.notes import note_degraded
 from shop.locking.service import begin_first
 from shop.locking.store import Epoch, current_epoch
@@ -150,7 +150,9 @@ class Desk:
             log.error("lock_service_unavailable", error=reason, epoch=None)
             raise LockServiceUnavailable()
         self._refuse_other_realm(epoch)
-        fence = self.moves.take_order(order_code, epoch.number)
+        # Above the leases that others may hold: a holder that has not written yet is superseded.
+        at_least = fence_of_now(epoch.realm, self.clock.now())
+        fence = self.moves.take_order(order_code, epoch.number, at_least=at_least)
 
         def is_held() -> bool:
             end_read()
