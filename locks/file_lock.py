@@ -151,7 +151,7 @@ class FileLock(BaseLock):
             who, until_ns = turn.before[1], now_ns() + OTHERS_LOOK_MS * NS_PER_MS
         else:
             who, until_ns = turn.holder, _first_looks_ns(turn.holder)
-        if who is None or who.pid == os.getpid():
+        if who is None:
             return bell.wait(_left_s(until_ns, request))
         with death_watch(who.pid, who.pid_ns) as ended:
             if who.is_gone():

@@ -5,7 +5,7 @@ import fcntl
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from locks.clock import NS_PER_S, now_ns
@@ -19,6 +19,8 @@ StrPath = str | os.PathLike[str]
 YIELDING_NS = 200_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.000_1, 0.005
 _MODE = 0o660
+
+_let_others_run: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 # Descriptors that other threads had open at a fork: the child closes its copies, lest a lock
 # outlive a parent that dies just then.
@@ -112,7 +114,7 @@ def _wait_for(file: int, until_ns: int, kind: int = fcntl.LOCK_EX) -> bool:
             if now >= until_ns:
                 return False
             if now < sleep_ns:
-                os.sched_yield()
+                _let_others_run()
                 continue
             time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
