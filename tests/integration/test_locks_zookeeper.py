@@ -10,6 +10,8 @@ from kazoo.client import KazooClient
 from locks import LeaseLost, LockUnavailable, hold
 from locks.zookeeper_lock import ZooKeeperLock
 from tests.integration.locks_support import Proxy
+from tests.processes import wait_until
+from tests.proxy import Proxy as SilentProxy
 from tests.services import ZooKeeperServer
 
 SESSION_MS = 2_000
@@ -164,6 +166,23 @@ def test_a_create_whose_answer_was_lost_is_found_by_its_token(
             (node,) = _nodes(client, f"{key}")
             assert client.exists(node).czxid == lease.fence
     assert _nodes(client, key) == []
+
+
+def test_a_create_that_was_never_answered_leaves_no_node_behind_when_the_service_is_back(
+    near: ZooKeeperLock, zookeeper_server: ZooKeeperServer, place: str, key: str
+) -> None:
+    chroot = place.partition("/")[2]
+    near.acquire(key, lease_ms=5_000, wait_ms=0).release()  # the folders are there
+    with SilentProxy(zookeeper_server.port) as proxy:
+        lock = ZooKeeperLock(f"127.0.0.1:{proxy.port}/{chroot}", session_ms=60_000)
+        lock.ping()
+        proxy.drop_replies(1, to=key.encode(), silently=True)
+        with pytest.raises(LockUnavailable, match="did not answer"):
+            lock.acquire(key, lease_ms=5_000, wait_ms=10_000)
+        assert [held.key for held in near.held()] == [key]  # it was made
+        proxy.cut()
+        wait_until(lambda: near.held() == [], "it is taken back, in the same session")
+        lock.close()
 
 
 def test_a_delete_whose_answer_was_lost_is_no_error_and_leaves_nothing(

@@ -244,6 +244,25 @@ def test_a_session_that_ends_between_create_and_get_children_leaves_nothing_and_
         lock.close()
 
 
+def test_a_follower_that_is_cut_off_from_its_leader_renews_no_lease(ensemble: Ensemble) -> None:
+    server = ensemble.followers()[0]
+    lock = ZooKeeperLock(server.hosts + ROOT, session_ms=SESSION_MS)
+    lease = taken(lock, "order")
+    leader = ensemble.leader()
+    leader.process.sigstop()
+    try:
+        # For a while the follower goes on to answer what it knows.
+        with pytest.raises(LockUnavailable):
+            lock._renew([lease])
+    finally:
+        leader.process.sigcont()
+    ensemble.leader()
+    wait_until(lambda: is_relied_on(lease), "the lease stands again")
+    lease.release()
+    check_nothing_is_left(lock, ensemble)
+    lock.close()
+
+
 def test_waiters_that_gave_up_leave_no_watch_on_the_one_who_still_holds(
     lock: ZooKeeperLock, other: ZooKeeperLock, ensemble: Ensemble
 ) -> None:
