@@ -8,12 +8,12 @@ Like all servers of the tests they are real, on free ports of 127.0.0.1, and end
 """
 
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import redis
 
+from tests.certificates import Authority
 from tests.processes import find_program, free_port, wait_until
 from tests.server import Server
 from tests.services import RedisServer
@@ -246,21 +246,37 @@ def _sees_all(node: ConfiguredRedis) -> bool:
 
 
 class TlsRedis(ConfiguredRedis):
-    """A Redis that speaks TLS only, with a certificate for 127.0.0.1 of a private authority."""
+    """A Redis that speaks TLS only. It has the authority's certificate `server`, and asks its
+    clients for one of the same authority if `asks_clients`."""
 
-    def __init__(self, certificates: Path, *options: str, password: str | None = None) -> None:
-        self.certificates = certificates
-        super().__init__(*options, password=password)
+    def __init__(
+        self, authority: Authority, *options: str, asks_clients: bool = False, **more: Any
+    ) -> None:
+        self._authority = authority
+        answer = "yes" if asks_clients else "no"
+        super().__init__(*options, "--tls-auth-clients", answer, **more)
 
     def command(self) -> list[str]:
         """The port is for TLS."""
         plain = super().command()
         place = plain.index("--port")
         plain[place : place + 2] = ["--port", "0", "--tls-port", str(self.port)]
-        for option, name in (
-            ("--tls-cert-file", "server.pem"),
-            ("--tls-key-file", "server.key"),
-            ("--tls-ca-cert-file", "ca.pem"),
-        ):
-            plain += [option, str(self.certificates / name)]
-        return plain
+        folder = self._authority.folder
+        return [
+            *plain,
+            *("--tls-cert-file", str(folder / "server.pem")),
+            *("--tls-key-file", str(folder / "server.key")),
+            *("--tls-ca-cert-file", str(self._authority.certificate)),
+        ]
+
+    def client(self, **options: Any) -> redis.Redis:
+        """A plain client, for the test's own questions."""
+        folder = self._authority.folder
+        return super().client(
+            ssl=True,
+            ssl_ca_certs=str(self._authority.certificate),
+            ssl_certfile=str(folder / "server.pem"),
+            ssl_keyfile=str(folder / "server.key"),
+            ssl_check_hostname=False,
+            **options,
+        )
