@@ -54,7 +54,7 @@ def mint(path: StrPath, floor: int) -> int:
     if clock is None or not _serves(clock, tick, floor):
         clock = _advance(path, floor, PATIENCE_S)
         tick = _tick_us()
-    elif clock.base + tick + RESERVE_US // 2 > clock.reserved:
+    elif _is_low(clock, tick):
         # There is time: a process that is stopped just there must not stop us.
         _advance(path, floor, 0)
     while _tick_us() == tick:
@@ -71,6 +71,10 @@ def _serves(clock: FenceClock, tick: int, floor: int) -> bool:
     )
 
 
+def _is_low(clock: FenceClock, tick: int) -> bool:
+    return clock.base + tick + RESERVE_US // 2 > clock.reserved
+
+
 def _advance(path: StrPath, floor: int, patience_s: float) -> FenceClock:
     """Raise base and reserve as needed, on the disk before anywhere else."""
     with locked_file(path, create=True, patience_s=patience_s) as file:
@@ -82,6 +86,8 @@ def _advance(path: StrPath, floor: int, patience_s: float) -> FenceClock:
             return FenceClock(boot_id(), 0, 0)  # nobody asks for it
         old = _parse(path, os.pread(file, _LINE_BYTES, 0))
         tick = _tick_us()
+        if old is not None and _serves(old, tick, floor) and not _is_low(old, tick):
+            return old  # Another has done it meanwhile.
         if old is None:
             # Deleted, perhaps, under a wall clock that was set back: then the floor alone is known,
             # and another may have been given the token next to it.

@@ -23,8 +23,11 @@ again and again. Each waiter sleeps until its bell rings or the process before i
 - A waiter is killed: nobody reads its pipe, so it is passed over; if it was just handed the key,
   the one behind, which watches it, takes it. It is frozen: its claim ends after two seconds.
 - A waiter gives up: it blanks its place, and rings the one behind, which then watches another.
-- A file or pipe is deleted by others: waiters look now and then although nothing called them (the
-  first every two seconds, the others every thirty), miss themselves, and queue up at the end.
+- Two at once, the first waiter frozen and the holder killed or frozen: all waiters look now and
+  then although nothing called them, the first every two seconds, the others every ten. So the next
+  one comes in twelve seconds after at the latest.
+- A file or pipe is deleted by others: by the same looks waiters miss themselves, and queue up again
+  at the end.
 - A process forks: the child closes its copies of files and pipes, and starts afresh.
 - A process is frozen inside the guard, some tens of microseconds: the key waits for it, with
   LockTimeout and no hang, until it goes on or dies; other keys do not.
@@ -55,7 +58,7 @@ from locks.observe import LockObserver
 # For the few microseconds in which another process reads or writes the record.
 PATIENCE_S = 0.2
 # How often a waiter looks although nothing called it: the first of the queue, and the others.
-FIRST_LOOKS_MS, OTHERS_LOOK_MS = 2_000, 30_000
+FIRST_LOOKS_MS, OTHERS_LOOK_MS = 2_000, 10_000
 # For a waiter that has no place yet: the queue is full, or the guard was not to be had.
 NO_PLACE_LOOKS_MS = 50
 

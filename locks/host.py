@@ -9,6 +9,8 @@ from pathlib import Path
 UNKNOWN = "-"
 # The line has 52 fields; nothing after the 22nd is asked for.
 _STAT_BYTES = 4_096
+# Descriptors of death_watch that are open now.
+_watches: set[int] = set()
 
 
 @cache
@@ -77,12 +79,24 @@ def death_watch(pid: int, namespace: str) -> Iterator[int | None]:
     if namespace == pid_namespace() and hasattr(os, "pidfd_open"):
         with suppress(OSError):
             file = os.pidfd_open(pid)
+    if file is None:
+        yield None
+        return
+    _watches.add(file)
     try:
         yield file
     finally:
-        if file is not None:
+        _watches.discard(file)
+        os.close(file)
+
+
+def _start_afresh() -> None:
+    """In a forked child: it may be in another namespace, and the parent's watches are not its."""
+    pid_namespace.cache_clear()
+    for file in _watches:
+        with suppress(OSError):
             os.close(file)
+    _watches.clear()
 
 
-# A child may have been put into a namespace of its own.
-os.register_at_fork(after_in_child=pid_namespace.cache_clear)
+os.register_at_fork(after_in_child=_start_afresh)

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import pytest
 from locks import LockTimeout, LockUnavailable, from_url, hold
 from locks.clock import NS_PER_S, now_ns
 from locks.flock import locked_file
-from locks.host import UNKNOWN, is_gone, pid_namespace, start_ticks
+from locks.host import UNKNOWN, death_watch, is_gone, pid_namespace, start_ticks
 from locks.lease_record import my_record, read_record, write_record
 
 
@@ -53,6 +54,33 @@ def test_this_process_is_alive_and_a_zombie_or_a_reused_pid_is_not() -> None:
     assert start_ticks(child.pid) is None
     child.wait()
     assert start_ticks(child.pid) is None
+
+
+def test_the_end_of_a_process_is_heard_of_before_its_parent_asks() -> None:
+    with (
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child,
+        death_watch(child.pid, pid_namespace()) as ended,
+    ):
+        assert ended is not None
+        assert select.select([ended], [], [], 0)[0] == []
+        child.kill()
+        assert select.select([ended], [], [], 30)[0] == [ended]
+        assert start_ticks(child.pid) is None
+
+
+def test_a_process_of_another_container_cannot_be_watched() -> None:
+    with death_watch(os.getpid(), "pid:[another container]") as ended:
+        assert ended is None
+
+
+def test_a_forked_child_keeps_no_watch_of_its_parent() -> None:
+    with death_watch(os.getpid(), pid_namespace()) as ended:
+        assert ended is not None
+        pid = os.fork()
+        if pid == 0:
+            os._exit(int(Path(f"/proc/self/fd/{ended}").exists()))
+        assert os.waitpid(pid, 0)[1] == 0
+        assert Path(f"/proc/self/fd/{ended}").exists()
 
 
 def test_a_process_that_cannot_be_judged_counts_as_alive() -> None:
