@@ -10,6 +10,9 @@ from locks.errors import LeaseLost
 
 # Renewed at a third of its time, a lease survives one failed renewal and a slow second one.
 RENEWALS_PER_LEASE = 3
+# A lease that was given in part is asked for in whole this soon, as a part of that part: a short
+# hold is over by then, and costs no request for it.
+WHOLE_AFTER_PARTS = 10
 # After a failed renewal the next try comes this soon, as a part of the lease.
 RETRIES_PER_LEASE = 12
 
@@ -185,4 +188,5 @@ class HeldLease:
         self.renew_at_ns = now_ns() + self.ttl_ms * NS_PER_MS // RETRIES_PER_LEASE
 
     def _plan_renewal(self, sent_ns: int) -> None:
-        self.renew_at_ns = sent_ns + self.ttl_ms * NS_PER_MS // RENEWALS_PER_LEASE
+        parts = RENEWALS_PER_LEASE if self._complete is None else WHOLE_AFTER_PARTS
+        self.renew_at_ns = sent_ns + self.ttl_ms * NS_PER_MS // parts

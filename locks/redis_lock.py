@@ -10,7 +10,7 @@ The releasing script mints the next fence and hands over in the same step, so th
 while somebody waits and nobody races for it. A dead waiter has no listener on its channel and is
 passed over at once; a frozen one loses its turn after two seconds. A waiter that wakes holds the
 key without another word. It asks for its whole lease when it first needs more than is left, or
-after two thirds of a second: so a short hold costs no third request. The next to be served ask
+after a fifth of a second: so a short hold costs no third request. The next to be served ask
 again every two seconds and when the holder's time should be out, the others every ten: so a lost
 message or a dead holder costs so much more, and never the wait.
 
