@@ -252,7 +252,8 @@ def _i5_fences(connection: Connection) -> Iterator[str]:
         code, pair = row["order_code"], (row["epoch"], row["fence"])
         if pair < last[code]:
             yield f"I5 {code}: fence {pair} after {last[code]}"
-        if pair[0] not in epochs:
+        # 0 stands for the time before there were epochs.
+        if pair[0] and pair[0] not in epochs:
             yield f"I5 {code}: was moved in epoch {pair[0]}, which never began"
         last[code] = pair
 
