@@ -46,7 +46,7 @@ class Cluster(Route):
         self._nodes: dict[tuple[str, int], Node] = {}
         self._by_slot: list[Node | None] = []
         self._is_sure = False
-        self._failure: LinkBroken | None = None
+        self._failure = ""
         self._failed_ns = 0
 
     def node_for(self, key: str) -> Node:
@@ -59,7 +59,11 @@ class Cluster(Route):
 
     def nodes(self) -> list[Node]:
         """All masters that have slots."""
-        return [node for node in dict.fromkeys(self._map()) if node is not None]
+        found = [node for node in dict.fromkeys(self._map()) if node is not None]
+        if not found:
+            self._is_sure = False
+            raise LinkBroken("No node of the cluster has any slot.")
+        return found
 
     def broke(self, node: Node) -> None:
         """Draw the map again before the next request."""
@@ -91,9 +95,8 @@ class Cluster(Route):
             node.abandon()
 
     def _map(self) -> list[Node | None]:
-        by_slot = self._by_slot
-        if self._is_sure:
-            return by_slot
+        if self._is_sure:  # set after the map was
+            return self._by_slot
         with self._guard:
             if not self._is_sure:
                 self._by_slot = self._drawn_anew()
@@ -102,17 +105,17 @@ class Cluster(Route):
 
     def _drawn_anew(self) -> list[Node | None]:
         """Raises LinkBroken if no node tells."""
-        if self._failure is not None and now_ns() - self._failed_ns < PAUSE_MS * NS_PER_MS:
-            raise self._failure
+        if self._failure and now_ns() - self._failed_ns < PAUSE_MS * NS_PER_MS:
+            raise LinkBroken(self._failure)
         reasons = []
         for endpoint in [*(node.endpoint for node in self._nodes.values()), *self._seeds]:
             try:
                 return self._asked_of(endpoint)
             except (LinkBroken, Refused) as error:
                 reasons.append(f"{endpoint}: {error}")
-        self._failure = LinkBroken(f"No node of the cluster tells its slots. {'; '.join(reasons)}.")
+        self._failure = f"No node of the cluster tells its slots. {'; '.join(reasons)}."
         self._failed_ns = now_ns()
-        raise self._failure
+        raise LinkBroken(self._failure)
 
     def _asked_of(self, endpoint: Endpoint) -> list[Node | None]:
         link = Link(endpoint, MAP_TIMEOUT_S)

@@ -41,13 +41,13 @@ class Sentinels(Route):
         self._guard = threading.Lock()
         self._last: Node | None = None
         self._is_sure = False
-        self._failure: LinkBroken | None = None
+        self._failure = ""
         self._failed_ns = 0
 
     def node_for(self, key: str) -> Node:
         """The master, whatever the key."""
-        last = self._last
-        if last is not None and self._is_sure:
+        last = self._last if self._is_sure else None
+        if last is not None:
             return last
         with self._guard:
             if self._last is None or not self._is_sure:
@@ -83,17 +83,17 @@ class Sentinels(Route):
 
     def _master(self) -> Node:
         """The node of before, if it is the master still. Raises LinkBroken."""
-        if self._failure is not None and now_ns() - self._failed_ns < PAUSE_MS * NS_PER_MS:
-            raise self._failure
+        if self._failure and now_ns() - self._failed_ns < PAUSE_MS * NS_PER_MS:
+            raise LinkBroken(self._failure)
         try:
             place = self._sentinel.discover_master(self._service)  # type: ignore[no-untyped-call]
         except redis.RedisError as error:
             # Not quoted: the library's sentence is about its objects, not about what to do.
-            self._failure = LinkBroken(
+            self._failure = (
                 f"No sentinel of {self._asked} names a master {self._service!r} that is up."
             )
             self._failed_ns = now_ns()
-            raise self._failure from error
+            raise LinkBroken(self._failure) from error
         found = self._login.at(*place)
         if self._last is not None:
             if self._last.endpoint == found:

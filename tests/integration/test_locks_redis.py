@@ -338,12 +338,11 @@ def test_a_password_is_asked_for_and_used(key: str) -> None:
 def test_what_is_held_is_listed_with_its_waiters_in_order(
     lock: RedisLock, redis_url: str, key: str
 ) -> None:
-    with (
-        holder(redis_url, key, lease_ms=20_000) as first,
-        holder(redis_url, key, lease_ms=20_000, wait_ms=PATIENCE_MS) as second,
-    ):
+    with ExitStack() as stack:
+        first = stack.enter_context(holder(redis_url, key, lease_ms=20_000))
         assert first.listen() == "started"
         fence = int(first.listen().removeprefix("held "))
+        second = stack.enter_context(holder(redis_url, key, lease_ms=20_000, wait_ms=PATIENCE_MS))
         assert second.listen() == "started"
         wait_until(lambda: len(_shown(lock, key).waiters) == 1, "the second queues up")
         with pytest.raises(LockTimeout):

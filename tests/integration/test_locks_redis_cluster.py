@@ -13,8 +13,9 @@ from locks.redis_cluster import slot_of
 from locks.redis_lock import RedisLock
 from locks.redis_scripts import lock_keys
 from tests.integration.locks_support import Process, holder, storm
-from tests.processes import wait_until
-from tests.redis_servers import ClusterKit
+from tests.processes import free_port, wait_until
+from tests.redis_servers import ClusterKit, ConfiguredRedis
+from tests.services import RedisServer
 
 PATIENCE_MS = 30_000
 
@@ -145,6 +146,22 @@ def test_a_url_of_one_server_that_leads_to_a_cluster_is_refused_with_what_to_wri
             lock.acquire(_key_at(kit, 1, "plain"), lease_ms=1_000, wait_ms=0)
     finally:
         lock.close()
+
+
+def test_a_url_of_a_cluster_that_leads_to_one_server_or_to_nodes_without_slots_is_refused(
+    redis_server: RedisServer,
+) -> None:
+    with ConfiguredRedis("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as empty:
+        for port, said in (
+            (redis_server.port, "cluster support disabled"),
+            (empty.port, "No node of the cluster has"),
+        ):
+            lock = from_url(f"redis+cluster://127.0.0.1:{port}")
+            with pytest.raises(LockUnavailable, match=said):
+                lock.acquire("order", lease_ms=1_000, wait_ms=0)
+            with pytest.raises(LockUnavailable, match=said):
+                lock.ping()
+            lock.close()
 
 
 def test_a_dead_node_takes_only_its_own_keys_away() -> None:
