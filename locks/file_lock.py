@@ -37,7 +37,6 @@ process of another PID namespace is not seen to end: its lease ends by its time 
 """
 
 import os
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,7 +49,7 @@ from locks.file_sweep import Sweep
 from locks.held import Grant, HeldLease
 from locks.host import death_watch
 from locks.inspection import HeldKey
-from locks.key_file import KeyFile, opened_key, peek, read_at
+from locks.key_file import KeyFile, OpenedKey, peek, read_at
 from locks.lease_record import LeaseRecord, Waiter, my_record, my_waiter
 from locks.mounts import shared_type
 from locks.observe import LockObserver
@@ -231,9 +230,9 @@ class FileLock(BaseLock):
             file.give_up()
             return held
 
-    def _open(self, key: str, *, create: bool) -> AbstractContextManager[KeyFile | None]:
+    def _open(self, key: str, *, create: bool) -> OpenedKey:
         bells = f"{self._folder}/waiting"
-        return opened_key(self._path(key), bells, create=create, patience_s=PATIENCE_S)
+        return OpenedKey(self._path(key), bells, create=create, patience_s=PATIENCE_S)
 
     def _path(self, key: str) -> str:
         return f"{self._folder}/held/{key}"

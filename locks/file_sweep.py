@@ -9,7 +9,7 @@ from pathlib import Path
 from locks.bell import sweep
 from locks.clock import NS_PER_S, now_ns
 from locks.errors import LockUnavailable
-from locks.key_file import opened_key, peek
+from locks.key_file import OpenedKey, peek
 
 # A process that runs for long looks through the folder this often, so many files per acquire: more
 # than one acquire can leave behind, so that the folder does not grow.
@@ -66,6 +66,6 @@ class Sweep:
         record, _ = peek(path)
         if record is not None and record.is_live(now_ns()):
             return
-        with opened_key(path, self._waiting, create=False, patience_s=0) as key:
+        with OpenedKey(path, self._waiting, create=False, patience_s=0) as key:
             if key is not None and not key.is_held():
                 key.give_up()

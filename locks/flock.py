@@ -29,6 +29,18 @@ _open_files: set[int] = set()
 
 @contextmanager
 def locked_file(path: StrPath, *, create: bool, patience_s: float) -> Iterator[int | None]:
+    """What lock_file gives, for a with-block; its errors of the file are LockUnavailable too."""
+    file = lock_file(path, create=create, patience_s=patience_s)
+    try:
+        yield file
+    except OSError as error:
+        raise unusable(path, error) from error
+    finally:
+        if file is not None:
+            unlock_file(file)
+
+
+def lock_file(path: StrPath, *, create: bool, patience_s: float) -> int | None:
     """The file's descriptor, locked; None if others kept it for patience_s, or it is not there.
 
     Whoever deletes or replaces such a file does it while holding it. So a lock on a file that is
@@ -36,18 +48,23 @@ def locked_file(path: StrPath, *, create: bool, patience_s: float) -> Iterator[i
     folder that cannot be used.
     """
     try:
-        file = _lock(path, create, now_ns() + int(patience_s * NS_PER_S))
+        return _lock(path, create, now_ns() + int(patience_s * NS_PER_S))
     except OSError as error:
-        raise LockUnavailable(f"{path}: {os.strerror(error.errno or errno.EIO)}.") from error
-    if file is None:
-        yield None
-        return
-    try:
-        yield file
-    except OSError as error:
-        raise LockUnavailable(f"{path}: {os.strerror(error.errno or errno.EIO)}.") from error
-    finally:
-        _unlock(file)
+        raise unusable(path, error) from error
+
+
+def unlock_file(file: int) -> None:
+    """Unlock and close it."""
+    # Unlocked by word, not only by closing: a child forked meanwhile holds a copy.
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_UN)
+    _open_files.discard(file)
+    os.close(file)
+
+
+def unusable(path: StrPath, error: OSError) -> LockUnavailable:
+    """The error for a file that cannot be used."""
+    return LockUnavailable(f"{path}: {os.strerror(error.errno or errno.EIO)}.")
 
 
 @contextmanager
@@ -62,7 +79,7 @@ def locked_folder(folder: StrPath, *, shared: bool, patience_s: float) -> Iterat
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         yield _wait_for(file, now_ns() + int(patience_s * NS_PER_S), kind)
     finally:
-        _unlock(file)
+        unlock_file(file)
 
 
 def free_early(file: int) -> None:
@@ -91,14 +108,14 @@ def _lock(path: StrPath, create: bool, until_ns: int) -> int | None:
         _open_files.add(file)
         try:
             if not _wait_for(file, until_ns):
-                _unlock(file)
+                unlock_file(file)
                 return None
             if _is_at(file, path):
                 return file
         except OSError:
-            _unlock(file)
+            unlock_file(file)
             raise
-        _unlock(file)
+        unlock_file(file)
 
 
 def _wait_for(file: int, until_ns: int, kind: int = fcntl.LOCK_EX) -> bool:
@@ -127,14 +144,6 @@ def _is_at(file: int, path: StrPath) -> bool:
         return os.path.samestat(os.fstat(file), os.stat(path))
     except FileNotFoundError:
         return False
-
-
-def _unlock(file: int) -> None:
-    # Unlocked by word, not only by closing: a child forked meanwhile holds a copy.
-    with suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_UN)
-    _open_files.discard(file)
-    os.close(file)
 
 
 def _close_copies() -> None:

@@ -13,7 +13,7 @@ from locks import from_url, hold
 from locks.bell import Bell, Bells, reach
 from locks.clock import NS_PER_S, now_ns
 from locks.file_sweep import STEP, Sweep
-from locks.key_file import SLOTS, KeyFile, opened_key, peek
+from locks.key_file import SLOTS, KeyFile, OpenedKey, peek
 from locks.lease_record import (
     RECORD_BYTES,
     WAITER_BYTES,
@@ -46,7 +46,7 @@ def bell(bells: Path) -> Iterator[Bell]:
 @pytest.fixture
 def key(tmp_path: Path, bells: Path) -> Iterator[KeyFile]:
     """The file of a key that is held by `holder`."""
-    with opened_key(tmp_path / "key", bells, create=True, patience_s=1) as opened:
+    with OpenedKey(tmp_path / "key", bells, create=True, patience_s=1) as opened:
         assert opened is not None
         opened.take(my_record("holder", 1, END_NS))
         yield opened
