@@ -61,10 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MissingProgram, ProcessFailed) as error:
         print(f"bench-locks: {error}", file=sys.stderr)
         return 1
-    book.write(options.out / "locks.json")
-    (options.out / "locks.svg").write_text(draw(book), encoding="utf-8")
+    return report(book, options.out)
+
+
+def report(book: Book, out: Path) -> int:
+    """Write and show what a run found. Gives the exit status: 1 if a contender failed."""
+    book.write(out / "locks.json")
+    (out / "locks.svg").write_text(draw(book), encoding="utf-8")
     print(as_text(book))
-    print(f"\nfigures: {options.out / 'locks.json'}, picture: {options.out / 'locks.svg'}")
+    print(f"\nfigures: {out / 'locks.json'}, picture: {out / 'locks.svg'}")
     return 1 if book.failures else 0
 
 

@@ -7,12 +7,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks.locks.__main__ import main
+from benchmarks.locks.__main__ import main, report
 from benchmarks.locks.book import Book, Entry, NoBook
 from benchmarks.locks.contenders import CONTENDERS, CROWD, CYCLE, KEYS, floor_of
 from benchmarks.locks.crew import Crew, WorkerFailed
 from benchmarks.locks.figures import Turn, TwoHolders, crowd, jain, spread
-from benchmarks.locks.measures import FULL, measures_of_round
+from benchmarks.locks.measures import FULL, QUICK, Round, measures_of_round
 from benchmarks.locks.plot import draw
 from benchmarks.locks.report import BEGIN, END, NoMarkers, as_text, keys_of_floor, write_into
 from benchmarks.locks.targets import TARGETS, verdicts
@@ -307,6 +307,25 @@ def test_a_worker_whose_lock_fails_says_why_and_is_replaced(crew: Crew, tmp_path
     assert crowd([turn for each in turns for turn in each]).turns == 12
 
 
+def test_a_contender_that_fails_is_noted_and_the_others_are_measured(
+    crew: Crew, tmp_path: Path
+) -> None:
+    addresses = {"redis": f"redis://127.0.0.1:{free_port()}/0", "file": f"file://{tmp_path}"}
+    book = make_book()
+    one = Round(1, QUICK, crew, addresses, book, lambda what: None)
+    one.measure("gthread", [CONTENDERS["floor-redis-queue"], CONTENDERS["ours-file"]], {})
+    assert {entry.contender for entry in book.entries} == {"ours-file"}
+    assert [failure.partition(": ")[0] for failure in book.failures] == ["gthread, floor, Redis"]
+
+
+def test_a_run_in_which_something_failed_ends_with_1_and_keeps_its_figures(tmp_path: Path) -> None:
+    book = redis_alone(0.9)
+    assert report(book, tmp_path) == 0
+    book.failures.append("crowd, kazoo Lock: it ended")
+    assert report(book, tmp_path) == 1
+    assert Book.read(tmp_path / "locks.json") == book
+
+
 def test_a_worker_that_was_killed_is_not_waited_for(crew: Crew) -> None:
     worker = crew.workers[1]
     worker.kill()
@@ -326,6 +345,10 @@ def test_a_real_run_fills_the_book(tmp_path: Path, capsys: pytest.CaptureFixture
         (CROWD, "ours-file"),
     }
     assert book.values(CYCLE, "floor-file", "of_floor") == [1.0, 1.0]
+    floor_us, ours_us = (book.values(CYCLE, name, "us") for name in ("floor-file", "ours-file"))
+    assert book.values(CYCLE, "ours-file", "of_floor") == [
+        floor / ours for floor, ours in zip(floor_us, ours_us, strict=True)
+    ]
     drains = book.values(CROWD, "ours-file", "drain")
     assert len(drains) == 2
     assert all(drain > 1 for drain in drains)
