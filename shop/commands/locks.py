@@ -4,6 +4,7 @@ Exit status: 0 done, 1 it could not be done or there was nothing to do it to, 2 
 """
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,10 +12,10 @@ from dataclasses import asdict
 import click
 import structlog
 from flask.cli import with_appcontext
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from locks import HeldKey, LockUnavailable
-from shop.db import end_read
+from shop.db import IDLE_IN_TRANSACTION_S, ROW_WAIT_S, db, end_read
 from shop.errors import PaymentInProgress, ShopError
 from shop.locking.service import adopt as adopt_service
 from shop.payments import store
@@ -24,6 +25,11 @@ log = structlog.get_logger("payonce.locking")
 
 SHOWN_MAX = 1_000
 """A longer list is for a program, and costs the lock service a scan."""
+
+# A holder that is frozen in a transaction keeps its rows until the server ends its session; SQLite
+# never does.
+ROW_PATIENCE_S = IDLE_IN_TRANSACTION_S + 2 * ROW_WAIT_S
+ROW_PAUSE_S = 0.5
 
 _WARNING = """\
 Whoever waits for order {code} gets its lease at once, and the present holder is not stopped:
@@ -127,17 +133,30 @@ def _nobody(code: str) -> click.ClickException:
 
 def _fence_off(code: str) -> None:
     """Make sure that the ousted holder writes nothing more, as far as that can be done now."""
-    try:
-        fence = parts().payments.fence_off(code)
-    except PaymentInProgress:
-        click.echo("The next in the queue has it; its first write shuts out who held it before.")
-    except (ShopError, SQLAlchemyError) as error:
-        raise click.ClickException(
-            f"But the order could not be written to shut its holder out ({_reason(error)}). The "
-            "next payment of it does that; or run this again."
-        ) from None
-    else:
-        click.echo(f"What its holder still writes is refused from now on (below fence {fence}).")
+    until = time.monotonic() + ROW_PATIENCE_S
+    while True:
+        try:
+            fence = parts().payments.fence_off(code)
+        except PaymentInProgress:
+            click.echo("The next in the queue has it; its first write shuts out who had it before.")
+        except OperationalError as error:
+            db.session.rollback()
+            if time.monotonic() < until:
+                time.sleep(ROW_PAUSE_S)
+                continue
+            raise _not_shut_out(error) from None
+        except (ShopError, SQLAlchemyError) as error:
+            raise _not_shut_out(error) from None
+        else:
+            click.echo(f"What it still writes is refused from now on (below fence {fence}).")
+        return
+
+
+def _not_shut_out(error: Exception) -> click.ClickException:
+    return click.ClickException(
+        f"But the order could not be written to shut it out ({_reason(error)}). The order's next "
+        "payment does that; to be sure until then, end the process."
+    )
 
 
 @contextmanager

@@ -173,7 +173,7 @@ def test_with_nobody_waiting_the_order_itself_shuts_the_holder_out(
     fence = int(hold(code).listen().split()[1])
     done = operator.run("release", code, "--yes")
     assert done.exit_code == 0, done.output
-    assert "What its holder still writes is refused from now on" in done.output
+    assert "What it still writes is refused from now on" in done.output
     parts = operator.app.extensions["payonce"]
     with parts.desk.claim(code, actor="member") as claim:
         assert claim.fence > fence
@@ -354,4 +354,22 @@ def test_ending_the_lease_of_a_frozen_holder_lets_the_next_waiter_in_and_its_wri
     assert late.result().code == "superseded", late.result()
     assert pair.books() == left
     assert [one["out_trade_no"] for one in pair.storm.kit.sandbox.charges(code)] == [number]
+    assert pair.storm.kit.broken() == []
+
+
+@pytest.mark.parametrize("pair", ["postgresql-redis"], indirect=True)
+def test_a_holder_frozen_with_the_row_locked_is_shut_out_when_its_session_was_ended(
+    pair: Pair,
+) -> None:
+    code = pair.member.order()
+    with (
+        operator_of(pair.storm.kit) as operator,
+        pair.frozen_at("begun", lambda url: pair.pay(code, "wechatpay", url)) as late,
+    ):
+        done = operator.run("release", code, "--yes")
+        assert done.exit_code == 0, done.output
+        assert pair.member.state_of(code) == "created"
+        left = pair.books()
+    assert late.result().code in {"superseded", "database-unavailable"}, late.result()
+    assert pair.books() == left
     assert pair.storm.kit.broken() == []
