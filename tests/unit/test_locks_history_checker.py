@@ -156,6 +156,8 @@ def test_two_believers_are_excused_only_if_the_service_dropped_the_lease_of_the_
     wipe = Fault("restart", 150 * MS, 160 * MS, ends_leases=True)
     assert violations(told(stories, [wipe])) == []
     assert broken(told(stories, [replace(wipe, ends_leases=False)])) == {"two_believers"}
+    assert violations(told(stories, [replace(wipe, key="k")])) == []
+    assert broken(told(stories, [replace(wipe, key="l")])) == {"two_believers"}
     later = replace(wipe, from_ns=300 * MS, to_ns=310 * MS)
     assert broken(told(stories, [later])) == {"two_believers"}
 

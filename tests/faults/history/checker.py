@@ -53,8 +53,8 @@ def fences_out_of_order(history: History) -> Iterator[str]:
     A service that came back empty under a clock that was set back does not remember; there, the
     floor and the resource stand in (see fences_under_their_floor and stale_acceptances).
     """
-    memories = _spans(history, lambda fault: fault.forgets)
     for key, stories in _by_key(history.granted()).items():
+        memories = _spans(history, key, lambda fault: fault.forgets)
         by_memory: dict[int, list[Story]] = defaultdict(list)
         for story in stories:
             memory = memories.between(story.asked_ns, story.ended_ns)
@@ -109,8 +109,8 @@ def two_believers(history: History) -> Iterator[str]:
     But for a service that forgot its leases, or whose clock ran ahead of them: their holders learn
     of it late, and the resource must refuse them.
     """
-    amnesia = _spans(history, lambda fault: fault.ends_leases)
     for key, stories in _by_key(history.granted()).items():
+        amnesia = _spans(history, key, lambda fault: fault.ends_leases)
         stories.sort(key=lambda story: story.ended_ns)
         for place, story in enumerate(stories):
             for later in stories[place + 1 :]:
@@ -142,9 +142,12 @@ def unexplained_refusals(history: History) -> Iterator[str]:
 
     A rightful holder is never refused: its fence is above all that were granted before.
     """
-    amnesia = _spans(history, lambda fault: fault.ends_leases)
     stories = {story.name: story for story in history.granted()}
     writer_of: dict[tuple[str, int], Story] = {}
+    amnesia = {
+        key: _spans(history, key, lambda fault: fault.ends_leases)
+        for key in {attempt.key for attempt in history.attempts}
+    }
     for attempt in history.attempts:
         story = stories.get(attempt.story)
         if story is None:
@@ -156,7 +159,9 @@ def unexplained_refusals(history: History) -> Iterator[str]:
         since = min(story.asked_ns, other.asked_ns) if other else story.asked_ns
         if other is None:
             yield f"{story.name} was refused by {attempt.highest}, which nobody wrote"
-        elif other.ended_ns < story.writing_ns and not amnesia.touch(since, attempt.at_ns):
+        elif other.ended_ns < story.writing_ns and not amnesia[attempt.key].touch(
+            since, attempt.at_ns
+        ):
             yield (
                 f"{story.name} held {story.key} with {story.fence} and was refused, though "
                 f"{other.name} with {other.fence} had come before it"
@@ -263,8 +268,13 @@ def _by_key(stories: list[Story]) -> dict[str, list[Story]]:
     return found
 
 
-def _spans(history: History, which: Callable[[Fault], bool]) -> Intervals:
-    return Intervals((fault.from_ns, fault.to_ns) for fault in history.faults if which(fault))
+def _spans(history: History, key: str, which: Callable[[Fault], bool]) -> Intervals:
+    """When such faults struck this key."""
+    return Intervals(
+        (fault.from_ns, fault.to_ns)
+        for fault in history.faults
+        if fault.key in ("", key) and which(fault)
+    )
 
 
 def _frozen(history: History) -> dict[str, Intervals]:

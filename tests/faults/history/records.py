@@ -9,7 +9,7 @@ A worker writes, for each `story` (one call of acquire and what came of it):
     lost         a look at the lease, which said that it is lost: nothing is written
     released     after release
 
-and at its end `end`: what it has left behind. The driver writes `fault`: kind, from, to, process.
+and at its end `end`: what it has left behind. The driver writes `fault`: see Fault.
 Times are nanoseconds of CLOCK_MONOTONIC, which all processes of one boot share.
 """
 
@@ -24,8 +24,9 @@ from typing import Any, Self
 DRIVER = "driver"
 SUFFIX = ".jsonl"
 # What the driver does to one worker; every other kind concerns the service or the way to it.
-KILL, FREEZE = "kill", "freeze"
-FREEZE_HOLDER, FREEZE_WRITER = "freeze a holder", "freeze a writer"
+KILL, KILL_HOLDER = "kill", "kill a holder"
+FREEZE, FREEZE_HOLDER, FREEZE_WRITER = "freeze", "freeze a holder", "freeze a writer"
+KILLS = frozenset({KILL, KILL_HOLDER})
 FREEZES = frozenset({FREEZE, FREEZE_HOLDER, FREEZE_WRITER})
 TAIL_BYTES = 512
 
@@ -66,6 +67,7 @@ class FaultLog:
         from_ns: int,
         *,
         process: str = "",
+        key: str = "",
         forgets: bool = False,
         ends_leases: bool = False,
     ) -> None:
@@ -76,6 +78,7 @@ class FaultLog:
             from_ns=from_ns,
             to_ns=now_ns(),
             process=process,
+            key=key,
             forgets=forgets,
             ends_leases=ends_leases,
         )
@@ -146,6 +149,8 @@ class Fault:
     to_ns: int
     process: str = ""
     """The worker that it struck; empty for the service and the way to it."""
+    key: str = ""
+    """The key that it struck; empty for all."""
     forgets: bool = False
     """The service came back empty and its clock shows a time that it has shown before."""
     ends_leases: bool = False
@@ -192,7 +197,7 @@ class History:
 
 
 def _fault(line: dict[str, Any]) -> Fault:
-    names = ("from_ns", "to_ns", "process", "forgets", "ends_leases")
+    names = ("from_ns", "to_ns", "process", "key", "forgets", "ends_leases")
     return Fault(kind=line["fault"], **{name: line[name] for name in names})
 
 
