@@ -31,7 +31,7 @@ from benchmarks.locks.contenders import (
     floor_of,
 )
 from benchmarks.locks.crew import Crew, WorkerFailed
-from benchmarks.locks.figures import Turn, TwoHolders, crowd, jain
+from benchmarks.locks.figures import Crowd, Turn, TwoHolders, crowd, jain
 from benchmarks.locks.waiters import measure_idle, measure_queue
 
 NS_PER_MS, NS_PER_S = 1_000_000, 1_000_000_000
@@ -73,7 +73,7 @@ FULL = Plan(
     rare_rounds=3,
     idle_rounds=2,
     slices=60,
-    turns=8,
+    turns=16,
     loop_s=2.0,
     idle_lease_ms=15_000,  # the shop's own
     polling_s=3.0,
@@ -85,7 +85,7 @@ QUICK = Plan(
     rare_rounds=1,
     idle_rounds=1,
     slices=30,
-    turns=4,
+    turns=6,
     loop_s=0.6,
     idle_lease_ms=3_000,
     polling_s=1.0,
@@ -165,12 +165,14 @@ class Round:
             key = f"{contender.name}-{CROWD}"
             for count in (1, self._plan.turns):  # the first makes the connections
                 turns = gang.work(key, threads=1, hold_s=HOLD_S, start_ns=_soon(), count=count)
-            self._note_crowd(CROWD, contender, turns)
+            self._note(CROWD, contender, "drain", crowd(_flat(turns)).drain)
             start_ns = _soon()
             until_ns = start_ns + int(self._plan.loop_s * NS_PER_S)
             turns = gang.work(key, threads=1, hold_s=HOLD_S, start_ns=start_ns, until_ns=until_ns)
         loop = crowd(_flat(turns))
         shares = [sum(1 for turn in each if turn.held_ns < until_ns) for each in turns]
+        # Thousands of them, and none while all make their first requests at once.
+        self._note_handover(CROWD, contender, loop)
         self._note(CROWD, contender, "jain", jain(shares))
         self._note(CROWD, contender, "longest_wait_ms", loop.longest_wait_ns / NS_PER_MS)
 
@@ -185,7 +187,9 @@ class Round:
                     start_ns=_soon(),
                     count=count,
                 )
-        self._note_crowd(GTHREAD, contender, turns)
+        found = crowd(_flat(turns))
+        self._note(GTHREAD, contender, "drain", found.drain)
+        self._note_handover(GTHREAD, contender, found)
 
     def _keys(self, contender: Contender) -> None:
         with self._crew.at(contender, self._addresses[contender.service], LEASE_MS, 1) as gang:
@@ -206,11 +210,9 @@ class Round:
         self._note(IDLE, contender, "percent_of_core", share * 100)
         self._note(IDLE, contender, "lease_s", lease_ms / MS_PER_S)
 
-    def _note_crowd(self, measure: str, contender: Contender, turns: list[list[Turn]]) -> None:
-        result = crowd(_flat(turns))
-        self._note(measure, contender, "drain", result.drain)
-        if result.handover is not None:
-            self._note(measure, contender, "handover", result.handover)
+    def _note_handover(self, measure: str, contender: Contender, found: Crowd) -> None:
+        if found.handover is not None:
+            self._note(measure, contender, "handover", found.handover)
 
     def _note(self, measure: str, contender: Contender, figure: str, value: float) -> None:
         self._book.entries.append(Entry(measure, contender.name, figure, self._number, value))
