@@ -171,7 +171,7 @@ class Round:
             turns = gang.work(key, threads=1, hold_s=HOLD_S, start_ns=start_ns, until_ns=until_ns)
         loop = crowd(_flat(turns))
         shares = [sum(1 for turn in each if turn.held_ns < until_ns) for each in turns]
-        # Thousands of them, and none while all make their first requests at once.
+        # Hundreds a second, and few of them while all make their first requests at once.
         self._note_handover(CROWD, contender, loop)
         self._note(CROWD, contender, "jain", jain(shares))
         self._note(CROWD, contender, "longest_wait_ms", loop.longest_wait_ns / NS_PER_MS)
