@@ -6,7 +6,7 @@ import os
 import secrets
 import weakref
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from locks.clock import NS_PER_MS, Deadline, now_ns
 from locks.errors import LockTimeout, LockUnavailable
@@ -22,8 +22,7 @@ LEFT_OVER_EVERY_MS = 500
 CLOCK_REALM = "clock"
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One call of acquire, its arguments checked."""
 
     key: str

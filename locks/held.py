@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from locks.clock import NS_PER_MS, NS_PER_S, now_ns, safe_end_ns
 from locks.errors import LeaseLost
@@ -25,22 +25,39 @@ class LossEvent(threading.Event):
     """
 
     def __init__(self, end_ns: int) -> None:
-        super().__init__()
+        # Not Event's own, which makes a Condition: few holders ever wait for the loss, and a lease
+        # is made while the next waiter waits.
         self._end_ns = end_ns
         self._guard = threading.RLock()
+        self._waiters: threading.Condition | None = None
+        self._is_set = False
         self._counting = True
         self._pid = os.getpid()
 
+    def __repr__(self) -> str:
+        return f"<loss of a lease, {'known' if self.is_set() else 'not known'}>"
+
     def is_set(self) -> bool:
         """Whether the lease must no longer be relied on; always so in a forked child."""
-        if super().is_set() or os.getpid() != self._pid:
+        if self._is_set or os.getpid() != self._pid:
             return True
         if now_ns() < self._end_ns:
             return False
         with self._guard:
             if self._counting and now_ns() >= self._end_ns:
                 self.set()
-        return super().is_set()
+        return self._is_set
+
+    def set(self) -> None:
+        """The loss is known."""
+        with self._guard:
+            self._is_set = True
+            if self._waiters is not None:
+                self._waiters.notify_all()
+
+    def clear(self) -> None:
+        """Not to be had: what is lost stays lost."""
+        raise TypeError("A lost lease cannot be had back.")
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the loss, at most `timeout` seconds. Gives whether it has come."""
@@ -50,7 +67,11 @@ class LossEvent(threading.Event):
             if until_ns is not None and now >= until_ns:
                 return False
             ends = [end for end in (until_ns, self._end_ns if self._counting else None) if end]
-            super().wait(max(0, min(ends) - now) / NS_PER_S if ends else None)
+            with self._guard:
+                if self._waiters is None:
+                    self._waiters = threading.Condition(self._guard)
+                if not self._is_set:
+                    self._waiters.wait(max(0, min(ends) - now) / NS_PER_S if ends else None)
         return True
 
     def left_ns(self) -> int:
@@ -72,8 +93,7 @@ class LossEvent(threading.Event):
             self._counting = False
 
 
-@dataclass(frozen=True)
-class Grant:
+class Grant(NamedTuple):
     """What a back end hands over when it grants a key."""
 
     key: str
@@ -85,7 +105,7 @@ class Grant:
     """Clock before the request was sent that the grant answers."""
     place: str = ""
     """Where the back end keeps the lease, if the key and token do not say."""
-    ttl_ms: int = field(default=0)
+    ttl_ms: int = 0
     """What the service really gives, if that is less than lease_ms."""
     is_partial: bool = False
     """Whether the service gives all of lease_ms for the asking: by the first renewal, or as soon

@@ -71,8 +71,8 @@ end
 
 -- Take from the queue until a waiter is found that lives: whose time is not over and whose channel
 -- somebody listens on. It is granted the key for as long as a claim lasts, and told so, by the
--- message `token|fence|now`. If it is `me`, nothing is granted or told: true is returned, as when
--- nobody waits.
+-- message `token|fence|now`. If it is `me`, nothing is granted or told. Gives whether nobody was
+-- served; what stood in the owner's key may be gone then, or not.
 local function serve_next(me)
   local token = redis.call('LPOP', queue_key)
   while token do
@@ -118,38 +118,39 @@ end
 if not holder and serve_next(token) then
   return grant(token, lease_ms, floor, salt, now_us())
 end
-local before = 1 + redis.call('LLEN', queue_key)
-if wait_ms > 0 then
-  local ends = string.format('%.0f', now_us() + wait_ms * 1000)
-  if redis.call('HSET', waiters_key, token, channel .. '|' .. ends) == 1 then
-    redis.call('RPUSH', queue_key, token)
-  end
-  local keep_ms = wait_ms + @SLACK@
-  if redis.call('PTTL', queue_key) < keep_ms then
-    redis.call('PEXPIRE', queue_key, keep_ms)
-    redis.call('PEXPIRE', waiters_key, keep_ms)
+local now, before, is_near = now_us(), 0, 0
+if wait_ms > 0 and redis.call('HSET', waiters_key, token,
+    string.format('%s|%.0f', channel, now + wait_ms * 1000)) == 1 then
+  before = redis.call('RPUSH', queue_key, token)
+  is_near = before <= @NEAR@ and 1 or 0
+else
+  before = 1 + redis.call('LLEN', queue_key)
+  for _, waiting in ipairs(redis.call('LRANGE', queue_key, 0, @NEAR@ - 1)) do
+    if waiting == token then
+      is_near = 1
+    end
   end
 end
-local is_near = 0
-for _, waiting in ipairs(redis.call('LRANGE', queue_key, 0, @NEAR@ - 1)) do
-  if waiting == token then
-    is_near = 1
-  end
+local keep_ms = wait_ms + @SLACK@
+if wait_ms > 0 and redis.call('PTTL', queue_key) < keep_ms then
+  redis.call('PEXPIRE', queue_key, keep_ms)
+  redis.call('PEXPIRE', waiters_key, keep_ms)
 end
 local left_ms = redis.call('PTTL', owner_key)
 if given_ms and left_ms > tonumber(given_ms) then
   redis.call('PEXPIRE', owner_key, given_ms)
   left_ms = tonumber(given_ms)
 end
-return {before, left_ms, is_near, now_us()}
+return {before, left_ms, is_near, now}
 """.replace("@SLACK@", str(QUEUE_SLACK_MS)).replace("@NEAR@", str(NEAR))
 
 # ARGV: token. Ends a holding (the next waiter is served) or a waiting. Gives 1 if it was held.
 _RELEASE = """
 local token = ARGV[1]
 if read_owner() == token then
-  redis.call('DEL', owner_key)
-  serve_next('')
+  if serve_next('') then
+    redis.call('DEL', owner_key)
+  end
   return 1
 end
 if redis.call('HDEL', waiters_key, token) == 1 then
@@ -187,9 +188,8 @@ for _, waiting in ipairs(redis.call('LRANGE', queue_key, 0, {MAX_SHOWN_WAITERS -
     end
   end
 end
-if ARGV[1] == 'break' then
+if ARGV[1] == 'break' and serve_next('') then
   redis.call('DEL', owner_key)
-  serve_next('')
 end
 return found
 """
