@@ -17,11 +17,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from kazoo.exceptions import NoNodeError
+from kazoo.protocol.serialization import Create2, Delete, GetChildren
+from kazoo.security import OPEN_ACL_UNSAFE
 
 from locks.inspection import HeldKey
-from locks.zookeeper_session import Session, reply, unavailable
+from locks.zookeeper_session import Session, ask, reply, unavailable
 
 SHARDS = [f"leases/{number:02x}" for number in range(64)]
+# ZooKeeper's CreateMode.EPHEMERAL_SEQUENTIAL, and the version that means any.
+EPHEMERAL, SEQUENCE, ANY_VERSION = 1, 2, -1
 MARK = b"released"
 # In a lease's place: it waited before it held.
 WAITED = "waited:"
@@ -68,9 +72,20 @@ def _in_order(places: list[Place]) -> list[Place]:
     return sorted(places, key=lambda place: (place.sequence - middle) % WRAP)
 
 
+def ask_place(client: Any, prefix: str, data: bytes) -> Any:
+    """Ask for a node at the end of a queue: (path, stat), for `reply`."""
+    acl = client.default_acl or OPEN_ACL_UNSAFE
+    return ask(client, Create2(prefix, data, acl, EPHEMERAL | SEQUENCE))
+
+
+def ask_names(client: Any, shard: str) -> Any:
+    """Ask for the names in a shard."""
+    return ask(client, GetChildren(shard, None))
+
+
 def list_shard(client: Any, shard: str) -> list[str]:
     """The names in a shard, as the server knows them. Raises LockUnavailable."""
-    return _names(client.get_children_async(shard))
+    return _names(ask_names(client, shard))
 
 
 def list_shard_now(client: Any, shard: str) -> list[str]:
@@ -78,7 +93,7 @@ def list_shard_now(client: Any, shard: str) -> list[str]:
 
     The sync comes first, lest a server that lags behind shows a list from before our own create.
     """
-    synced, listed = client.sync_async(shard), client.get_children_async(shard)
+    synced, listed = client.sync_async(shard), ask_names(client, shard)
     reply(synced)
     return _names(listed)
 
@@ -109,7 +124,7 @@ def delete(client: Any, path: str) -> bool:
     Raises LockUnavailable.
     """
     try:
-        reply(client.delete_async(path))
+        reply(ask(client, Delete(path, ANY_VERSION)))
     except NoNodeError:
         return False
     return True
@@ -119,7 +134,7 @@ def held_keys(session: Session, limit: int) -> list[HeldKey]:
     """At most `limit` queues, in the order of their keys. Raises LockUnavailable."""
     client = session.client()
     synced = client.sync_async(session.root or "/")
-    asked = [client.get_children_async(shard) for shard in all_shards(session.root)]
+    asked = [ask_names(client, shard) for shard in all_shards(session.root)]
     reply(synced)
     queues: dict[str, list[Place]] = defaultdict(list)
     for listed in asked:

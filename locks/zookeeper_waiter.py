@@ -16,6 +16,8 @@ from locks.zookeeper_queue import (
     WAITED,
     Place,
     all_shards,
+    ask_names,
+    ask_place,
     list_shard,
     list_shard_now,
     queue_of,
@@ -101,14 +103,9 @@ class Waiter:
         had_none = not self.may_stand
         self.may_stand = True
         self._sent_ns = now_ns()
-        made = client.create_async(
-            f"{self._shard}/{self._request.key}~{self._request.token}-",
-            whoami(os.getpid()),
-            ephemeral=True,
-            sequence=True,
-            include_data=True,
-        )
-        listed = client.get_children_async(self._shard)  # on its way before the first answer
+        prefix = f"{self._shard}/{self._request.key}~{self._request.token}-"
+        made = ask_place(client, prefix, whoami(os.getpid()))
+        listed = ask_names(client, self._shard)  # on its way before the first answer
         try:
             self.path, stat = reply(made, deadline.left_s())
         except (Refused, NoNodeError):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from kazoo.protocol.serialization import write_string
 
 from locks.clock import Deadline
-from locks.zookeeper_session import reply
+from locks.zookeeper_session import ask, reply
 
 # zookeeper.jute and ZooDefs.OpCode: what kazoo lacks of removing a watch (ZooKeeper 3.5).
 _REMOVE_WATCHES, _DATA_WATCH = 18, 2
@@ -61,4 +61,4 @@ def _unwatch(client: Any, path: str, tell: Any) -> None:
     process, whose node it is, is told of its loss by its next renewal then, which watches again.
     """
     client._data_watchers.get(path, set()).discard(tell)
-    client._call(_RemoveWatches(path), client.handler.async_result())
+    ask(client, _RemoveWatches(path))
