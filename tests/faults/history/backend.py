@@ -26,8 +26,8 @@ class Backend(ABC):
 
     name: str
     lease_ms = (300, 900)
-    freeze_s = (1.2, 2.4)
-    """Past the lease, and past what the service adds to it."""
+    freeze_s = (0.6, 2.4)
+    """Shorter than some leases, just past others, and past what the service adds to them."""
     tells_losses = True
     """Whether a holder is told that its lease is lost."""
 

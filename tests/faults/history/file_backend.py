@@ -52,9 +52,9 @@ class FileBackend(Backend):
         return None
 
     def left_behind(self) -> list[str]:
-        """Every file and pipe but the clock of fences."""
+        """Every file and pipe but the clock of fences, of which a kill may leave a draft."""
         return [
             str(path.relative_to(self._folder))
             for path in self._folder.rglob("*")
-            if not path.is_dir() and path != self._folder / "fence"
+            if not path.is_dir() and path.parent / path.stem != self._folder / "fence"
         ]

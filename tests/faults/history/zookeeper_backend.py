@@ -19,7 +19,7 @@ class ZooKeeperBackend(ServedBackend):
     """One ZooKeeper; restarted, it has its data and its sessions again."""
 
     name = "zookeeper"
-    freeze_s = (2.2, 3.5)
+    freeze_s = (1.0, 3.5)
 
     def __init__(self, log: FaultLog, chance: random.Random, keys: Sequence[str]) -> None:
         super().__init__(log, chance, keys)
