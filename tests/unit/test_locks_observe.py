@@ -314,6 +314,7 @@ def test_a_lease_that_ran_out_while_its_process_was_frozen_is_told_as_lost_once(
     assert told_by(process) == ["granted", "lost", "released"]
 
 
+@pytest.mark.parametrize("url", ["file"], indirect=True)
 def test_a_lease_that_ran_out_with_nobody_looking_is_told_as_lost_by_its_release(
     url: str, key: str, tmp_path: Path
 ) -> None:
