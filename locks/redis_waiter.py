@@ -14,8 +14,8 @@ from locks.redis_scripts import ACQUIRE, CLAIM_MS
 from locks.subscription import HandOver, Subscription
 
 # The next to be served ask again this often, or when the holder's time is out: it must be less than
-# a claim lasts, or a frozen claimant's end comes unseen. The others ask seldom, so that a long
-# queue costs next to nothing.
+# a claim lasts, or a frozen claimant's end comes unseen. The others do so once, for in a queue that
+# moved fast all came far behind; then they ask seldom, so that a long queue costs next to nothing.
 NEAR_POLL_S, FAR_POLL_S = 1.8, 10.0
 SHORTEST_POLL_S = 0.05
 NS_PER_US = 1_000
@@ -67,6 +67,7 @@ class Waiter:
         request = self._request
         if request.wait_ms:
             self._subscription = self._caller.idle_subscription(request.key)
+        has_waited = False
         while True:
             sent_ns = now_ns()
             reply = self._ask()
@@ -81,7 +82,8 @@ class Waiter:
             if self._subscription is None:
                 self._subscription = self._caller.subscribe(request.key)
                 continue
-            pause_s = _pause_s(ttl_ms, NEAR_POLL_S if is_near else FAR_POLL_S)
+            pause_s = _pause_s(ttl_ms, NEAR_POLL_S if is_near or not has_waited else FAR_POLL_S)
+            has_waited = True
             heard = self._hear(self._subscription, pause_s)
             grant = self._handed_over(heard, asked) if heard is not None else None
             if grant is not None:
