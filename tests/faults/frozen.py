@@ -15,7 +15,7 @@ from shop.payments.contract import PayCommand
 from shop.wiring import build_parts
 from tests.books import books
 from tests.faults.storm import Member, Storm
-from tests.processes import process_state, wait_until
+from tests.processes import free_port, process_state, wait_until
 from tests.shopclient import Answer
 from tests.shopkit import ShopKit
 
@@ -54,6 +54,23 @@ class Pair:
 
     def books(self) -> dict[str, Any]:
         return books(self.storm.kit.database_url)
+
+
+@contextmanager
+def freezing_pair(kit: ShopKit, folder: Path) -> Iterator[Pair]:
+    """A process on the lock service of now, which freezes where told, and a member."""
+    order_file = folder / f"freeze-{kit.lock_url.partition(':')[0]}"
+    port = free_port()
+    process = kit.web(
+        port=port,
+        module="tests.faults.freezing_wsgi:app",
+        env={"FREEZE_FILE": str(order_file)},
+    )
+    url = f"http://127.0.0.1:{port}"
+    storm = Storm(kit=kit, urls=[url])
+    yield Pair(storm=storm, freezing_url=url, order_file=order_file, member=storm.member())
+    kit.processes.remove(process)
+    process.kill9()
 
 
 def pay_refused_by_gateway(kit: ShopKit, member_id: int, code: str) -> None:

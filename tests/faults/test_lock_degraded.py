@@ -9,6 +9,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ from shop.payments.contract import PayCommand
 from shop.payments.service import close_order
 from shop.payments.store import fresh_attempt, lock_mark
 from shop.wiring import Parts, build_parts
+from tests.books import books
 from tests.faults.conftest import KitMaker, shop_on
+from tests.faults.frozen import freezing_pair
 from tests.faults.storm import RACERS, Storm, assert_all_clear
 from tests.faults.test_lock_unreachable import Outage
 from tests.faults.yes_lock_wsgi import YesLock
@@ -261,6 +264,26 @@ def test_a_holder_that_has_not_written_yet_is_superseded_by_a_claim_without_the_
             close_order(parts.desk, later, code, cause="in time")
         assert order_state(code) == "closed"
         cut_off.close()
+    assert kit.broken() == []
+
+
+def test_a_frozen_holder_writes_nothing_after_a_process_without_the_service_ended_its_payment(
+    make_kit: KitMaker, nowhere: str, tmp_path: Path
+) -> None:
+    """Its lease stands all the time, by its own clock and by the service's."""
+    kit = make_kit("postgresql-redis")
+    cut_off = build_parts(replace(kit.settings, lock_url=nowhere, lock_unavailable="database"))
+    with freezing_pair(kit, tmp_path) as pair:
+        code = pair.member.order()
+        pay = partial(pair.pay, code, "wechatpay")
+        with pair.frozen_at("after_prepay", pay) as late:
+            with kit.app(cut_off):
+                cut_off.payments.cancel(pair.member.id, code)
+                assert order_state(code) == "closed"
+            left = books(kit.database_url)
+        assert late.result().code == "superseded", late.result()
+        assert books(kit.database_url) == left
+    assert kit.sandbox.charges(code) == []
     assert kit.broken() == []
 
 

@@ -23,13 +23,13 @@ from shop.payments.store import fresh_order, lock_mark
 from shop.wiring import Parts, build_parts
 from tests.books import books
 from tests.faults.conftest import KitMaker
-from tests.faults.frozen import Pair, pay_refused_by_gateway
+from tests.faults.frozen import freezing_pair, pay_refused_by_gateway
 from tests.faults.guard_support import GuardedShop, guarded_shop
 from tests.faults.history.clocked_redis import ClockedRedis
 from tests.faults.storm import Storm
 from tests.faults.weak_moves import MovesWithoutEpochs
 from tests.faults.yes_lock_wsgi import YesLease, YesLock
-from tests.processes import free_port, wait_until
+from tests.processes import wait_until
 from tests.services import ZooKeeperServer
 from tests.shopclient import Call
 from tests.shopkit import Sandbox, ShopKit, make_member, make_order, make_product, order_state
@@ -180,23 +180,6 @@ def gateways_of(sandbox: Sandbox) -> Mapping[str, Gateway]:
         database_url="sqlite://", lock_url="file:///unused", sandbox=sandbox, folder=sandbox.folder
     )
     return kit.parts().gateways
-
-
-@contextmanager
-def freezing_pair(kit: ShopKit, folder: Path) -> Iterator[Pair]:
-    """A process on the lock service of now, which freezes where told, and a member."""
-    order_file = folder / f"freeze-{kit.lock_url.partition(':')[0]}"
-    port = free_port()
-    process = kit.web(
-        port=port,
-        module="tests.faults.freezing_wsgi:app",
-        env={"FREEZE_FILE": str(order_file)},
-    )
-    url = f"http://127.0.0.1:{port}"
-    storm = Storm(kit=kit, urls=[url])
-    yield Pair(storm=storm, freezing_url=url, order_file=order_file, member=storm.member())
-    kit.processes.remove(process)
-    process.kill9()
 
 
 @pytest.mark.parametrize(
