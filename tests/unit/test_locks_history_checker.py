@@ -216,28 +216,26 @@ def test_a_waiter_that_never_had_an_answer_is_found_but_not_if_its_process_was_k
     assert violations(history) == []
 
 
-def starving() -> Story:
-    """A waiter that asks before all of turns() and gives up after them."""
-    return lease(
-        0,
-        process="w9",
-        outcome="timeout",
-        ended_ns=60 * S,
-        wait_ms=60_000,
-        writing_ns=0,
-        believed_ns=0,
-    )
+def starving() -> list[Story]:
+    """A waiter that asks before all of turns() and gives up after them, and its first success."""
+    first = lease(1, name="first", key="l", asked_ns=-S, ended_ns=-S + 1, process="w9")
+    last = dict(outcome="timeout", ended_ns=60 * S, wait_ms=60_000, writing_ns=0, believed_ns=0)
+    return [first, lease(0, process="w9", **last)]
 
 
 def test_a_waiter_that_starves_is_found() -> None:
-    fair = [starving(), *turns(OVERTAKEN_MOST)]
+    fair = [*starving(), *turns(OVERTAKEN_MOST)]
     assert violations(told(fair)) == []
-    assert broken(told([starving(), *turns(OVERTAKEN_MOST + 1)])) == {"starved_waiters"}
+    assert broken(told([*starving(), *turns(OVERTAKEN_MOST + 1)])) == {"starved_waiters"}
+
+
+def test_a_waiter_whose_process_was_not_connected_yet_is_not_judged() -> None:
+    assert violations(told([starving()[1], *turns(OVERTAKEN_MOST + 1)])) == []
 
 
 def test_those_who_asked_before_a_waiter_do_not_starve_it() -> None:
     stories = [replace(story, asked_ns=-1) for story in turns(OVERTAKEN_MOST + 1)]
-    assert violations(told([starving(), *stories])) == []
+    assert violations(told([*starving(), *stories])) == []
 
 
 @pytest.mark.parametrize(
@@ -249,7 +247,7 @@ def test_those_who_asked_before_a_waiter_do_not_starve_it() -> None:
     ],
 )
 def test_a_waiter_that_was_disturbed_is_not_judged(fault: Fault) -> None:
-    stories = [starving(), *turns(OVERTAKEN_MOST + 1)]
+    stories = [*starving(), *turns(OVERTAKEN_MOST + 1)]
     assert "s0" in {story.name for story, _ in undisturbed(told(stories))}
     assert violations(told(stories, [fault])) == []
 
@@ -263,7 +261,7 @@ def test_a_waiter_that_was_disturbed_is_not_judged(fault: Fault) -> None:
     ],
 )
 def test_faults_of_others_and_those_long_past_do_not_excuse_starvation(fault: Fault) -> None:
-    stories = [starving(), *turns(OVERTAKEN_MOST + 1)]
+    stories = [*starving(), *turns(OVERTAKEN_MOST + 1)]
     assert broken(told(stories, [fault])) == {"starved_waiters"}
 
 

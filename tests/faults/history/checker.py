@@ -198,8 +198,8 @@ def hung_waiters(history: History) -> Iterator[str]:
 def starved_waiters(history: History) -> Iterator[str]:
     """While a waiter waits undisturbed, those who ask after it are not served before it for long.
 
-    Counted in grants, not in time. Left out are waiters whose process was frozen, and those of a
-    service that was disturbed while they waited or shortly before.
+    Counted in grants, not in time. Left out are waiters whose process was frozen or not connected
+    yet, and those of a service that was disturbed while they waited or shortly before.
     """
     for story, overtaken in undisturbed(history):
         if overtaken > OVERTAKEN_MOST:
@@ -214,12 +214,18 @@ def undisturbed(history: History) -> Iterator[tuple[Story, int]]:
         if not fault.process
     )
     frozen = _frozen(history)
+    connected: dict[str, int] = {}
+    for story in history.stories:
+        if story.outcome:
+            first = connected.setdefault(story.process, story.ended_ns)
+            connected[story.process] = min(first, story.ended_ns)
     for stories in _by_key(history.stories).values():
         granted = [each for each in stories if each.outcome == "granted"]
         granted.sort(key=lambda story: story.ended_ns)
         for story, overtaken in _overtaken(stories, granted):
             wait = story.asked_ns, story.ended_ns
-            if not service.touch(*wait) and not frozen[story.process].touch(*wait):
+            is_connected = story.asked_ns > connected[story.process]
+            if is_connected and not service.touch(*wait) and not frozen[story.process].touch(*wait):
                 yield story, overtaken
 
 
