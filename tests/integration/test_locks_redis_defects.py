@@ -166,7 +166,9 @@ def test_python_redis_lock_s_wait_is_ended_by_the_client_s_time_out(
 ) -> None:
     # redis-py's own is 5 s, and it repeats three times; shorter here, so that nobody waits 20 s.
     assert client.connection_pool.connection_kwargs["socket_timeout"] == 5
-    with redis.Redis(port=redis_server.port, socket_timeout=0.2) as impatient:
+    with redis.Redis(
+        port=redis_server.port, socket_timeout=0.2, retry=Retry(NoBackoff(), 3)
+    ) as impatient:
         first = redis_lock.Lock(impatient, key, expire=60)
         assert first.acquire(blocking=False)
         with pytest.raises(redis.TimeoutError):
@@ -234,10 +236,10 @@ def test_python_redis_lock_s_renewal_dies_and_its_holder_is_not_told(
 def test_ours_goes_on_renewing_after_an_outage(
     far: RedisLock, proxy: Proxy, lock: RedisLock, key: str
 ) -> None:
-    with hold(far, key, lease_ms=3_000, wait_ms=0) as lease:
+    with hold(far, key, lease_ms=2_400, wait_ms=0) as lease:
         proxy.drop_replies(OUTAGE_REPLIES, to=key.encode())
         wait_until(lambda: proxy.dropped == OUTAGE_REPLIES, "renewals fail")
-        until = time.monotonic() + 4.0
+        until = time.monotonic() + 3.0
         while time.monotonic() < until:
             lease.ensure_held()
             with pytest.raises(LockTimeout):
