@@ -165,9 +165,11 @@ class Caller:
             return node.ask_after(packed("ASKING"), request)
         if script is not ACQUIRE or not self._confirmations:
             return node.ask(request)
-        reply, confirmed = node.ask_all([request, packed("WAIT", self._confirmations, CONFIRM_MS)])
-        if isinstance(reply, Refused):
-            raise reply
+        wait = packed("WAIT", self._confirmations, CONFIRM_MS)
+        reply, confirmed = replies = node.ask_all([request, wait])
+        for refusal in replies:
+            if isinstance(refusal, Refused):
+                raise refusal
         if isinstance(reply, bytes) and confirmed < self._confirmations:
             raise LinkBroken(
                 f"{confirmed} of {self._confirmations} replicas confirmed the lease in time."

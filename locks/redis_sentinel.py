@@ -35,7 +35,7 @@ class Sentinels(Route):
 
     def __init__(self, address: RedisAddress, login: Endpoint) -> None:
         self._sentinel = _sentinel(address.servers)
-        self._asked = ", ".join(map(str, address.servers))
+        self._servers = address.servers
         self._service = address.service
         self._login = login
         self._guard = threading.Lock()
@@ -88,9 +88,10 @@ class Sentinels(Route):
         try:
             place = self._sentinel.discover_master(self._service)  # type: ignore[no-untyped-call]
         except redis.RedisError as error:
-            # Not quoted: the library's sentence is about its objects, not about what to do.
+            # Not quoted: the library's sentence is about its objects, not about what is wrong.
             self._failure = (
-                f"No sentinel of {self._asked} names a master {self._service!r} that is up."
+                f"No sentinel of {', '.join(map(str, self._servers))} names a master "
+                f"{self._service!r} that is up.{_complaint(self._servers[0])}"
             )
             self._failed_ns = now_ns()
             raise LinkBroken(self._failure) from error
@@ -120,6 +121,15 @@ def _sentinel(servers: tuple[Endpoint, ...]) -> Sentinel:
         "retry": Retry(NoBackoff(), 0),
     }
     return Sentinel(places, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+
+
+def _complaint(sentinel: Endpoint) -> str:
+    """Why this one does not talk to us, if it does not; the others will have the same reason."""
+    try:
+        Link(sentinel, SENTINEL_TIMEOUT_S).close()
+    except (LinkBroken, Refused) as error:
+        return f" {sentinel}: {error}"
+    return ""
 
 
 def _check_master(link: Link) -> None:

@@ -118,10 +118,23 @@ def test_a_grant_that_must_be_confirmed_is_refused_without_replicas(kit: Sentine
         lock.close()
 
 
+def test_a_user_that_may_not_ask_for_a_confirmation_is_refused_with_the_reason(
+    kit: SentinelKit,
+) -> None:
+    with kit.master.client() as client:
+        client.execute_command(
+            "ACL", "SETUSER", "locker", "on", ">word", "~*", "&*", "+@all", "-wait"
+        )
+    lock = from_url(kit.url.replace("default:red%3Ais", "locker:word") + "&wait_replicas=1")
+    with pytest.raises(LockUnavailable, match="'wait' command"):
+        lock.acquire("order", lease_ms=LEASE_MS, wait_ms=0)
+    lock.close()
+
+
 def test_sentinels_that_cannot_help_are_named_and_no_password_is(kit: SentinelKit) -> None:
     for url, named in (
         (kit.url.replace("/shop/", "/depot/"), "'depot'"),
-        (kit.url.replace("senti%2Fnel", "wrongword"), "No sentinel of 127.0.0.1"),
+        (kit.url.replace("senti%2Fnel", "wrongword"), "invalid username-password"),
         (kit.url.replace("red%3Ais", "wrongword"), "refused"),
     ):
         lock = from_url(url)
