@@ -9,12 +9,14 @@ import socket
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from locks import LeaseLost, LockObserver, from_url
+from shop.clock import SystemClock
 from shop.errors import LockServiceUnavailable, Superseded
 from shop.locking.service import adopt
 from shop.locking.store import current_epoch
@@ -217,12 +219,24 @@ def test_a_service_found_away_is_not_asked_again_for_each_order(
     assert kit.broken() == []
 
 
+class StillClock(SystemClock):
+    """A host's clock that stands still."""
+
+    def __init__(self) -> None:
+        self._now = super().now()
+
+    def now(self) -> datetime:
+        """Always the same moment."""
+        return self._now
+
+
+@pytest.mark.parametrize("clock", [SystemClock, StillClock])
 def test_who_claims_an_order_last_without_the_service_supersedes_who_did_before(
-    make_kit: KitMaker, nowhere: str
+    make_kit: KitMaker, nowhere: str, clock: type[SystemClock]
 ) -> None:
     kit = make_kit("sqlite-files", **GO_ON)
     kit.lock_url = nowhere
-    with kit.app() as app:
+    with kit.app(kit.parts(clock=clock())) as app:
         parts: Parts = app.extensions["payonce"]
         code = Buyer(parts).order()
         with parts.desk.claim(code, actor="member") as first:
