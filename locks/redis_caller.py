@@ -53,26 +53,17 @@ class Caller:
                 if node is None:
                     node = self._route.node_for(key)
                 return self._ask(node, script, request, is_detour)
-            except Refused as error:
-                problem: Exception = error
-                failure = LockUnavailable(f"Redis refused: {error}{self._route.advice(error)}")
-                detour = self._route.detour(error)
-                is_hopeless = False
+            except (LinkBroken, Refused) as error:
+                is_in_vain = self._is_in_vain(node, error)
+                if is_in_vain or attempt == ATTEMPTS or _is_late(started_ns):
+                    raise self._failure(node, error) from error
                 if isinstance(error, redis.exceptions.NoScriptError):
                     # A server that was restarted or flushed. It keeps the text from now on.
                     request, detour = script.by_text(key, *arguments), node if is_detour else None
-                elif detour is None:
-                    is_hopeless = node is None or not self._route.refused(node, error)
-                pause_s = 0.0 if isinstance(error, _NO_PAUSE) else RETRY_PAUSE_S
-            except LinkBroken as error:
-                problem, detour, is_hopeless = error, None, False
-                failure = LockUnavailable(f"Redis at {node or 'all addresses'}: {error}")
-                pause_s = RETRY_PAUSE_S
-                if node is not None:
-                    self._route.broke(node)
-            if is_hopeless or attempt == ATTEMPTS or _is_late(started_ns):
-                raise failure from problem
-            time.sleep(pause_s)
+                else:
+                    detour = self._route.detour(error) if isinstance(error, Refused) else None
+                if not isinstance(error, _NO_PAUSE):
+                    time.sleep(RETRY_PAUSE_S)
         raise AssertionError("unreachable")
 
     def run_all(self, script: Script, calls: Sequence[Call]) -> list[Reply]:
@@ -142,6 +133,23 @@ class Caller:
             return self._route.node_for(key)
         except (LinkBroken, Refused) as error:
             raise LockUnavailable(f"Redis: {error}") from error
+
+    def _is_in_vain(self, node: Node | None, error: LinkBroken | Refused) -> bool:
+        """Take note of a failure; gives whether it would come again if one asked again."""
+        if isinstance(error, LinkBroken):
+            if node is not None:
+                self._route.broke(node)
+            return False
+        if node is None:
+            return True
+        if isinstance(error, redis.exceptions.NoScriptError):
+            return False
+        return self._route.detour(error) is None and not self._route.refused(node, error)
+
+    def _failure(self, node: Node | None, error: LinkBroken | Refused) -> LockUnavailable:
+        if isinstance(error, Refused):
+            return LockUnavailable(f"Redis refused: {error}{self._route.advice(error)}")
+        return LockUnavailable(f"Redis at {node}: {error}" if node else f"Redis: {error}")
 
     def _ask_all(self, script: Script, calls: Sequence[Call]) -> list[Reply]:
         """Refusals are among the replies. Raises LinkBroken; Refused if a server lets nobody in."""

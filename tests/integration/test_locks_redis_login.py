@@ -9,7 +9,7 @@ import pytest
 from locks import LockTimeout, LockUnavailable, from_url, hold
 from locks.redis_lock import RedisLock
 from tests.certificates import Authority
-from tests.processes import wait_until
+from tests.processes import make_folder, wait_until
 from tests.redis_servers import ConfiguredRedis, TlsRedis
 
 PATIENCE_MS = 30_000
@@ -116,6 +116,17 @@ def test_a_file_that_is_not_there_and_a_server_without_tls_are_named(server: Tls
     assert "No such file" in _refusal(url)
     with ConfiguredRedis() as plain:
         _refusal(f"rediss://127.0.0.1:{plain.port}/0")
+
+
+def test_a_server_behind_a_unix_socket() -> None:
+    path = make_folder("socket") / "redis.sock"
+    with ConfiguredRedis("--unixsocket", str(path), "--unixsocketperm", "700"):
+        wait_until(path.exists, "the socket is there")
+        lock = RedisLock(f"unix://{path}?db=2")
+        try:
+            _works(lock, "unix")
+        finally:
+            lock.close()
 
 
 def test_a_user_with_the_fewest_rights_can_do_all_that_the_lock_does() -> None:
