@@ -45,7 +45,8 @@ def run(backend: str, folder: Path, seconds: float) -> Run:
 @pytest.mark.parametrize("backend", FAULTS)
 def test_under_a_storm_of_faults_every_promise_is_kept(backend: str, tmp_path: Path) -> None:
     done = run(backend, tmp_path, SECONDS)
-    assert violations(done.history) == []
+    found = violations(done.history)
+    assert found == [], "\n".join(found)
     assert done.left_behind == []
     assert "Traceback" not in done.logs
     # A history in which nothing went wrong would prove nothing.

@@ -3,7 +3,7 @@
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Self
 
@@ -67,14 +67,19 @@ class Backend(ABC):
                 lock.acquire(key, lease_ms=LAST_LEASE_MS, wait_ms=LAST_WAIT_MS).release()
 
     def _break(self) -> Lasting:
-        """As an operator would end a lease."""
-        began, key = now_ns(), self._random.choice(self._keys)
-        kind = "break in vain"
-        # The service was just restarted, or a frozen process keeps what is to be read.
-        with suppress(LockUnavailable), closing(from_url(self.own_url())) as lock:
-            if lock.break_lease(key) is not None:
-                kind = "break"
-        self._log.note(kind, began, key=key, ends_leases=True)
+        """As an operator would end a lease: the first that is found."""
+        with closing(from_url(self.own_url())) as lock:
+            for key in self._random.sample(self._keys, len(self._keys)):
+                began = now_ns()
+                try:
+                    is_ended = lock.break_lease(key) is not None
+                except LockUnavailable:
+                    # The service was just restarted, or a frozen process keeps what is to be read.
+                    self._log.note("break in vain", began, key=key, ends_leases=True)
+                    continue
+                if is_ended:
+                    self._log.note("break", began, key=key, ends_leases=True)
+                    break
         return None
 
     def __enter__(self) -> Self:

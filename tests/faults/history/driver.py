@@ -41,7 +41,6 @@ TIDY_WITHIN_S = 60.0
 class Run:
     """What is known of a run when it is over."""
 
-    seed: int
     history: History
     left_behind: list[str]
     logs: str
@@ -65,7 +64,6 @@ class Driver:
 
     def __init__(self, backend: str, folder: Path, seed: int) -> None:
         self._folder = folder
-        self._seed = seed
         self._random = random.Random(seed)
         self._log = FaultLog(folder)
         made = make_backend(backend, self._log, self._random, KEYS, folder)
@@ -88,7 +86,7 @@ class Driver:
                 self._crew.terminate()
             left_behind = self._left_behind()
         logs = "".join(path.read_text() for path in sorted(self._folder.glob("*.log")))
-        return Run(self._seed, self._history(), left_behind, logs)
+        return Run(self._history(), left_behind, logs)
 
     def _storm(self, seconds: float) -> None:
         start = time.monotonic()
