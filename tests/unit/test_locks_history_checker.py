@@ -160,6 +160,11 @@ def test_two_believers_are_excused_only_if_the_service_dropped_the_lease_of_the_
     assert broken(told(stories, [replace(wipe, key="l")])) == {"two_believers"}
     later = replace(wipe, from_ns=300 * MS, to_ns=310 * MS)
     assert broken(told(stories, [later])) == {"two_believers"}
+    early = replace(wipe, from_ns=50 * MS, to_ns=60 * MS)
+    assert broken(told(stories, [early])) == {"two_believers"}
+    # The second asked before the wipe, and hears after it of what was given to it before.
+    stories[1] = replace(stories[1], asked_ns=40 * MS)
+    assert violations(told(stories, [early])) == []
 
 
 def test_a_write_without_a_lease_is_found() -> None:

@@ -107,7 +107,8 @@ def two_believers(history: History) -> Iterator[str]:
     """Nobody is told that the lease stands after another was granted the key.
 
     But for a service that forgot its leases, or whose clock ran ahead of them: their holders learn
-    of it late, and the resource must refuse them.
+    of it late, and the resource must refuse them. It may have forgotten the lease of the first,
+    or that of the second while the word of it was under way.
     """
     for key, stories in _by_key(history.granted()).items():
         amnesia = _spans(history, key, lambda fault: fault.ends_leases)
@@ -116,7 +117,8 @@ def two_believers(history: History) -> Iterator[str]:
             for later in stories[place + 1 :]:
                 if later.ended_ns >= story.believed_ns:
                     break
-                if not amnesia.touch(story.asked_ns, story.believed_ns):
+                spans = (story.asked_ns, story.believed_ns), (later.asked_ns, later.ended_ns)
+                if not any(amnesia.touch(*span) for span in spans):
                     yield f"{story.name} believed to hold {key} after {later.name} was granted it"
 
 
