@@ -51,14 +51,45 @@ class ConfiguredRedis(RedisServer):
             return False
 
 
+class TlsRedis(ConfiguredRedis):
+    """A Redis that speaks TLS only. It has the authority's certificate `server`, and asks its
+    clients for one of the same authority if `asks_clients`."""
+
+    def __init__(
+        self, authority: Authority, *options: str, asks_clients: bool = False, **more: Any
+    ) -> None:
+        self._authority = authority
+        self._answer = "yes" if asks_clients else "no"
+        super().__init__(*options, **more)
+
+    def command(self) -> list[str]:
+        """The port is for TLS."""
+        plain = super().command()
+        place = plain.index("--port")
+        options = _tls_options(self._authority, self.port) | {"tls-auth-clients": self._answer}
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        return [*plain[:place], *words, *plain[place + 2 :]]
+
+    def client(self, **options: Any) -> redis.Redis:
+        """A plain client, for the test's own questions."""
+        return super().client(**_tls_client(self._authority), **options)
+
+
 class SentinelServer(Server):
-    """One sentinel that watches one master."""
+    """One sentinel that watches one master; it speaks TLS if it has an authority's certificate."""
 
     name = "sentinel"
 
-    def __init__(self, service: str, master: ConfiguredRedis, password: str) -> None:
+    def __init__(
+        self,
+        service: str,
+        master: ConfiguredRedis,
+        password: str,
+        authority: Authority | None = None,
+    ) -> None:
         self._service = service
         self._master_port, self._master_password = master.port, master.password
+        self._authority = authority
         self.password = password
         super().__init__()
 
@@ -66,8 +97,12 @@ class SentinelServer(Server):
         """Writes the configuration, which the sentinel then keeps up to date itself."""
         service = self._service
         config = self.folder / "sentinel.conf"
+        port = f"port {self.port}\n"
+        if self._authority is not None:
+            options = _tls_options(self._authority, self.port)
+            port = "".join(f"{name} {value}\n" for name, value in options.items())
         config.write_text(
-            f"port {self.port}\n"
+            f"{port}"
             "bind 127.0.0.1\n"
             f"dir {self.folder}\n"
             f"requirepass {self.password}\n"
@@ -81,7 +116,8 @@ class SentinelServer(Server):
 
     def client(self) -> redis.Redis:
         """A plain client, for the test's own questions."""
-        return redis.Redis(port=self.port, password=self.password, decode_responses=True)
+        tls = {} if self._authority is None else _tls_client(self._authority)
+        return redis.Redis(port=self.port, password=self.password, decode_responses=True, **tls)
 
     def is_ready(self) -> bool:
         """Answers PING."""
@@ -181,7 +217,12 @@ def _knows_the_others(state: dict[str, Any]) -> bool:
 
 
 class ClusterKit(_Kit):
-    """Three masters, each with a third of the slots, without replicas."""
+    """Three masters, each with a third of the slots, without replicas; by TLS if there is an
+    authority."""
+
+    def __init__(self, authority: Authority | None = None) -> None:
+        super().__init__()
+        self._authority = authority
 
     @property
     def url(self) -> str:
@@ -216,13 +257,7 @@ class ClusterKit(_Kit):
     def _start(self) -> None:
         self._bus_ports = [free_port() for _ in range(3)]
         self.nodes = [
-            self._stack.enter_context(
-                ConfiguredRedis(
-                    *("--cluster-enabled", "yes", "--cluster-port", str(bus_port)),
-                    *("--cluster-node-timeout", "5000"),
-                )
-            )
-            for bus_port in self._bus_ports
+            self._stack.enter_context(self._node(bus_port)) for bus_port in self._bus_ports
         ]
         bounds = [number * SLOTS // 3 for number in range(4)]
         for number, node in enumerate(self.nodes):
@@ -233,6 +268,13 @@ class ClusterKit(_Kit):
             for other, bus_port in zip(self.nodes[1:], self._bus_ports[1:], strict=True):
                 client.cluster("MEET", "127.0.0.1", other.port, bus_port)
         wait_until(lambda: all(map(_sees_all, self.nodes)), "the nodes make a cluster")
+
+    def _node(self, bus_port: int) -> ConfiguredRedis:
+        options = ["--cluster-enabled", "yes", "--cluster-port", str(bus_port)]
+        options += ["--cluster-node-timeout", "5000"]
+        if self._authority is not None:
+            return TlsRedis(self._authority, *options)
+        return ConfiguredRedis(*options)
 
 
 def _sees_all(node: ConfiguredRedis) -> bool:
@@ -245,38 +287,25 @@ def _sees_all(node: ConfiguredRedis) -> bool:
         )
 
 
-class TlsRedis(ConfiguredRedis):
-    """A Redis that speaks TLS only. It has the authority's certificate `server`, and asks its
-    clients for one of the same authority if `asks_clients`."""
+def _tls_options(authority: Authority, port: int) -> dict[str, str]:
+    """TLS and nothing else, to clients, replicas and other nodes."""
+    return {
+        "port": "0",
+        "tls-port": str(port),
+        "tls-cert-file": str(authority.folder / "server.pem"),
+        "tls-key-file": str(authority.folder / "server.key"),
+        "tls-ca-cert-file": str(authority.certificate),
+        "tls-auth-clients": "no",
+        "tls-replication": "yes",
+        "tls-cluster": "yes",
+    }
 
-    def __init__(
-        self, authority: Authority, *options: str, asks_clients: bool = False, **more: Any
-    ) -> None:
-        self._authority = authority
-        answer = "yes" if asks_clients else "no"
-        super().__init__(*options, "--tls-auth-clients", answer, **more)
 
-    def command(self) -> list[str]:
-        """The port is for TLS."""
-        plain = super().command()
-        place = plain.index("--port")
-        plain[place : place + 2] = ["--port", "0", "--tls-port", str(self.port)]
-        folder = self._authority.folder
-        return [
-            *plain,
-            *("--tls-cert-file", str(folder / "server.pem")),
-            *("--tls-key-file", str(folder / "server.key")),
-            *("--tls-ca-cert-file", str(self._authority.certificate)),
-        ]
-
-    def client(self, **options: Any) -> redis.Redis:
-        """A plain client, for the test's own questions."""
-        folder = self._authority.folder
-        return super().client(
-            ssl=True,
-            ssl_ca_certs=str(self._authority.certificate),
-            ssl_certfile=str(folder / "server.pem"),
-            ssl_keyfile=str(folder / "server.key"),
-            ssl_check_hostname=False,
-            **options,
-        )
+def _tls_client(authority: Authority) -> dict[str, Any]:
+    return {
+        "ssl": True,
+        "ssl_ca_certs": str(authority.certificate),
+        "ssl_certfile": str(authority.folder / "server.pem"),
+        "ssl_keyfile": str(authority.folder / "server.key"),
+        "ssl_check_hostname": False,
+    }

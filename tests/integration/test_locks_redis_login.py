@@ -10,7 +10,7 @@ from locks import LockTimeout, LockUnavailable, from_url, hold
 from locks.redis_lock import RedisLock
 from tests.certificates import Authority
 from tests.processes import make_folder, wait_until
-from tests.redis_servers import ConfiguredRedis, TlsRedis
+from tests.redis_servers import ClusterKit, ConfiguredRedis, SentinelServer, TlsRedis
 
 PATIENCE_MS = 30_000
 # What the lock needs of Redis, on its own keys and channels alone (README.md of locks/ has it).
@@ -116,6 +116,30 @@ def test_a_file_that_is_not_there_and_a_server_without_tls_are_named(server: Tls
     assert "No such file" in _refusal(url)
     with ConfiguredRedis() as plain:
         _refusal(f"rediss://127.0.0.1:{plain.port}/0")
+
+
+def test_sentinels_and_their_master_by_tls(server: TlsRedis, authority: Authority) -> None:
+    with SentinelServer("shop", server, "word", authority) as sentinel:
+        url = f"rediss+sentinel://:wo%3Ard%2F1@127.0.0.1:{sentinel.port}/shop/0"
+        options = f"?sentinel_password=word&ssl_ca_certs={authority.certificate}"
+        lock = RedisLock(url + options)
+        try:
+            _works(lock, "sentinel")
+        finally:
+            lock.close()
+        assert "CERTIFICATE_VERIFY_FAILED" in _refusal(f"{url}?sentinel_password=word")
+
+
+def test_a_cluster_by_tls(authority: Authority) -> None:
+    with ClusterKit(authority) as kit:
+        url = f"rediss+cluster://127.0.0.1:{kit.nodes[0].port}?ssl_ca_certs={authority.certificate}"
+        lock = RedisLock(url)
+        try:
+            _works(lock, "cluster")
+            for number in range(20):  # at all three nodes
+                lock.acquire(f"key-{number}", lease_ms=1_000, wait_ms=0).release()
+        finally:
+            lock.close()
 
 
 def test_a_server_behind_a_unix_socket() -> None:
