@@ -152,9 +152,17 @@ class Crew:
             self.workers[self.workers.index(worker)] = new[-1]
         _await(new)
 
-    def at(self, contender: Contender, address: str, lease_ms: int, count: int = SIZE) -> "Gang":
-        """`with crew.at(…) as gang`: at most `count` of the workers, connected."""
-        return Gang(self, self.workers[:count], contender, address, lease_ms)
+    def at(
+        self,
+        contender: Contender,
+        address: str,
+        lease_ms: int,
+        count: int = SIZE,
+        *,
+        first: int = 0,
+    ) -> "Gang":
+        """`with crew.at(…) as gang`: at most `count` of the workers from `first` on, connected."""
+        return Gang(self, self.workers[first : first + count], contender, address, lease_ms)
 
 
 def _await(workers: list[Worker]) -> None:

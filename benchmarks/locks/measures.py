@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from benchmarks.locks.book import Book, Entry
 from benchmarks.locks.contenders import (
+    CONTENDERS,
     CROWD,
     CYCLE,
     GTHREAD,
@@ -30,7 +31,7 @@ from benchmarks.locks.contenders import (
     Contender,
     floor_of,
 )
-from benchmarks.locks.crew import Crew, WorkerFailed
+from benchmarks.locks.crew import Crew, Gang, WorkerFailed
 from benchmarks.locks.figures import Crowd, Turn, TwoHolders, crowd, jain
 from benchmarks.locks.waiters import measure_idle, measure_queue
 
@@ -42,6 +43,8 @@ START_NS = 100 * NS_PER_MS
 GTHREAD_PROCESSES, GTHREAD_THREADS = 4, 4
 # A slice is short enough that the machine's mood is the same for all in it.
 SLICE_NS = 10 * NS_PER_MS
+# Floor and contender are measured in turn so many times; of each the median counts.
+SPINS = 3
 # So many times its lease a waiter is watched.
 IDLE_LEASES = 1.1
 # Keys come back, as they do where an order is paid in several steps.
@@ -70,14 +73,14 @@ class Plan:
 
 FULL = Plan(
     rounds=5,
-    rare_rounds=3,
+    rare_rounds=2,
     idle_rounds=2,
     slices=60,
     turns=16,
     loop_s=2.0,
     idle_lease_ms=15_000,  # the shop's own
     polling_s=3.0,
-    spin_s=0.3,
+    spin_s=0.1,
     threads=(1, 2, 4, 8, 16, 32, 64),
 )
 QUICK = Plan(
@@ -89,7 +92,7 @@ QUICK = Plan(
     loop_s=0.6,
     idle_lease_ms=3_000,
     polling_s=1.0,
-    spin_s=0.15,
+    spin_s=0.07,
     threads=(1, 8, 64),
 )
 
@@ -192,12 +195,24 @@ class Round:
         self._note_handover(GTHREAD, contender, found)
 
     def _keys(self, contender: Contender) -> None:
-        with self._crew.at(contender, self._addresses[contender.service], LEASE_MS, 1) as gang:
+        """Beside each number of threads, in turn with it: the floor with one thread."""
+        address, floor = self._addresses[contender.service], CONTENDERS[floor_of(contender.service)]
+        with (
+            self._crew.at(floor, address, LEASE_MS, 1) as base,
+            self._crew.at(contender, address, LEASE_MS, 1, first=1) as gang,
+        ):
             for threads in self._plan.threads:
                 names = [f"{contender.name}-{KEYS}-{number}" for number in range(threads)]
-                answer = gang.workers[0].ask("spin", keys=names, for_s=self._plan.spin_s)
-                rate = answer["cycles"] * NS_PER_S / answer["took_ns"]
-                self._note(KEYS, contender, f"rate_{threads}", rate)
+                rates = [
+                    (self._rate(base, names[:1]), self._rate(gang, names)) for _ in range(SPINS)
+                ]
+                for figure, values in zip(("base", "rate"), zip(*rates, strict=True), strict=True):
+                    self._note(KEYS, contender, f"{figure}_{threads}", statistics.median(values))
+
+    def _rate(self, gang: Gang, keys: list[str]) -> float:
+        """Cycles per second of one worker with a thread for each key."""
+        answer = gang.workers[0].ask("spin", keys=keys, for_s=self._plan.spin_s)
+        return float(answer["cycles"] * NS_PER_S / answer["took_ns"])
 
     def _idle(self, contender: Contender) -> None:
         # What renews is watched for longer than its lease, so that no waiter's question is missed.

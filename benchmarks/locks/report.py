@@ -13,7 +13,6 @@ from benchmarks.locks.contenders import (
     IDLE,
     KEYS,
     QUEUE,
-    floor_of,
 )
 from benchmarks.locks.figures import Spread, spread
 from benchmarks.locks.targets import verdicts
@@ -132,16 +131,15 @@ def _keys(book: Book) -> Table:
 
 
 def keys_of_floor(book: Book, name: str, threads: int) -> Spread | None:
-    """A contender's rate with so many threads, in units of its service's floor with one."""
-    floor = floor_of(CONTENDERS[name].service)
-    values = book.ratios(KEYS, (name, f"rate_{threads}"), (floor, "rate_1"))
+    """A contender's rate with so many threads, in units of its floor with one, beside it."""
+    values = book.ratios(KEYS, (name, f"rate_{threads}"), (name, f"base_{threads}"))
     return spread(values) if values else None
 
 
 def keys_threads(book: Book) -> list[int]:
     """The numbers of threads that were tried."""
     figures = {entry.figure for entry in book.entries if entry.measure == KEYS}
-    return sorted(int(figure.removeprefix("rate_")) for figure in figures)
+    return sorted(int(figure[5:]) for figure in figures if figure.startswith("rate_"))
 
 
 def _targets(book: Book) -> Table:

@@ -115,8 +115,9 @@ def test_ratios_are_taken_within_a_round_and_only_where_both_were_measured() -> 
 
 def test_a_rate_with_many_threads_is_measured_in_floors_with_one() -> None:
     book = make_book(
-        Entry(KEYS, "floor-redis", "rate_1", 1, 1_000.0),
-        Entry(KEYS, "floor-redis", "rate_8", 1, 4_000.0),
+        Entry(KEYS, "ours-redis", "base_1", 1, 2_000.0),
+        Entry(KEYS, "ours-redis", "rate_1", 1, 2_000.0),
+        Entry(KEYS, "ours-redis", "base_8", 1, 1_000.0),
         Entry(KEYS, "ours-redis", "rate_8", 1, 3_000.0),
     )
     found = keys_of_floor(book, "ours-redis", 8)
@@ -229,7 +230,8 @@ def test_the_picture_is_drawn_of_a_full_run_and_of_an_empty_one() -> None:
         for place, contender in enumerate(CONTENDERS)
     ]
     rates = [
-        Entry(KEYS, contender, f"rate_{threads}", 1, 100.0 * threads)
+        Entry(KEYS, contender, f"{kind}_{threads}", 1, 100.0 * threads)
+        for kind in ("base", "rate")
         for contender in CONTENDERS
         for threads in (1, 8)
     ]
@@ -324,6 +326,19 @@ def test_a_run_in_which_something_failed_ends_with_1_and_keeps_its_figures(tmp_p
     book.failures.append("crowd, kazoo Lock: it ended")
     assert report(book, tmp_path) == 1
     assert Book.read(tmp_path / "locks.json") == book
+
+
+def test_each_number_of_threads_is_measured_beside_the_floor(crew: Crew, tmp_path: Path) -> None:
+    book = make_book()
+    one = Round(1, QUICK, crew, {"file": f"file://{tmp_path}"}, book, lambda what: None)
+    one.measure(KEYS, [CONTENDERS["ours-file"]], {})
+    assert book.failures == []
+    for threads in QUICK.threads:
+        (base,) = book.values(KEYS, "ours-file", f"base_{threads}")
+        (rate,) = book.values(KEYS, "ours-file", f"rate_{threads}")
+        found = keys_of_floor(book, "ours-file", threads)
+        assert found is not None
+        assert found.median == pytest.approx(rate / base)
 
 
 def test_a_worker_that_was_killed_is_not_waited_for(crew: Crew) -> None:
