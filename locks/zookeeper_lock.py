@@ -14,6 +14,7 @@ back; when the session is lost, every lease is.
 """
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,8 @@ from locks.zookeeper_waiter import Waiter
 
 SESSION_MS, MIN_SESSION_MS, MAX_SESSION_MS = 15_000, 1_000, 120_000
 PING_TIMEOUT_S = 1.0
+# A request on a connection that broke may arrive at a slow server after we looked, but not so late.
+LATE_MS = 3_000
 NODE_GONE = "Its node is gone from ZooKeeper."
 
 
@@ -85,7 +88,7 @@ class ZooKeeperLock(BaseLock):
     def _take(self, request: Request) -> Grant:
         waiter = Waiter(self._session(), request)
         try:
-            return waiter.wait()
+            grant = waiter.wait()
         except LockUnavailable:
             if waiter.may_stand:
                 self._free_later(request.key, request.token, "", request.lease_ms)
@@ -93,6 +96,9 @@ class ZooKeeperLock(BaseLock):
         except BaseException:
             self._withdraw(request, waiter)
             raise
+        if waiter.made_twice:
+            self._sweep_twice(request.key, request.token, waiter.path)
+        return grant
 
     def _withdraw(self, request: Request, waiter: Waiter) -> None:
         """Leave the queue."""
@@ -105,14 +111,45 @@ class ZooKeeperLock(BaseLock):
             self._free_later(request.key, request.token, "", request.lease_ms)
 
     def _free_later(self, key: str, token: str, place: str, lease_ms: int) -> None:
-        """See BaseLock. A session that is over has taken its nodes along."""
+        """See BaseLock."""
+        if place:
+            self._do_later(lambda: self._free(key, token, place))
+        else:
+            self._sweep_twice(key, token, "")
+
+    def _sweep_twice(self, key: str, token: str, keep: str) -> None:
+        """Sweep as soon as the service answers, and another time when nothing more can arrive."""
+
+        def sweep() -> bool:
+            return self._sweep(key, token, keep)
+
+        def sweep_and_plan_another() -> bool:
+            self._sweep(key, token, keep)
+            self._do_later(sweep, LATE_MS)
+            return True
+
+        self._do_later(sweep_and_plan_another)
+
+    def _do_later(self, run: Callable[[], bool], wait_ms: int = LEFT_OVER_EVERY_MS) -> None:
+        """Try until it is done. A session that is over has taken its nodes along: so is it then."""
         number = self._session().number
-        every_ns = LEFT_OVER_EVERY_MS * NS_PER_MS
+        wait_ns = wait_ms * NS_PER_MS
 
-        def free() -> bool:
-            return self._session().number != number or self._free(key, token, place)
+        def run_or_not() -> bool:
+            return self._session().number != number or run()
 
-        self._renewer.add_chore(Chore(free, every_ns, NEVER_NS, now_ns() + every_ns))
+        self._renewer.add_chore(Chore(run_or_not, wait_ns, NEVER_NS, now_ns() + wait_ns))
+
+    def _sweep(self, key: str, token: str, keep: str) -> bool:
+        """Delete this token's nodes but for one path."""
+        session = self._session()
+        client = session.client()
+        shard = shard_of(session.root, key)
+        for each in queue_of(key, list_shard_now(client, shard)):
+            path = f"{shard}/{each.name}"
+            if each.token == token and path != keep:
+                delete(client, path)
+        return True
 
     def _renew(self, leases: list[HeldLease]) -> None:
         session = self._session()
@@ -134,15 +171,9 @@ class ZooKeeperLock(BaseLock):
                 self._renewer.lose(lease, NODE_GONE)
 
     def _free(self, key: str, token: str, place: str) -> bool:
-        session = self._session()
-        client = session.client()
-        if place:  # a holder's; see _withdraw
-            release(client, place)
-            return True
-        shard = shard_of(session.root, key)
-        for each in queue_of(key, list_shard_now(client, shard)):
-            if each.token == token:
-                delete(client, f"{shard}/{each.name}")
+        if not place:  # the node's name is not known
+            return self._sweep(key, token, "")
+        release(self._session().client(), place)  # a holder's; see _withdraw
         return True
 
     def _list_held(self, limit: int) -> list[HeldKey]:

@@ -50,7 +50,8 @@ class _NodeGone(LockUnavailable):
 class Waiter:
     """Takes one key. `path` is the node's, once it is known.
 
-    `may_stand` says whether there may be a node of ours, known or not.
+    `may_stand` says whether there may be a node of ours, known or not; `made_twice`, whether a
+    request for another one may still be under way on a connection that broke.
     """
 
     def __init__(self, session: Session, request: Request) -> None:
@@ -62,6 +63,7 @@ class Waiter:
         self._ahead: int | None = None
         self.path = ""
         self.may_stand = False
+        self.made_twice = False
 
     def wait(self) -> Grant:
         """Queue up and wait. Raises LockTimeout, LockUnavailable; the node is left to be freed."""
@@ -101,7 +103,7 @@ class Waiter:
         deadline = Deadline(int(REPLY_TIMEOUT_S * 1_000))
         self.path = ""
         had_none = not self.may_stand
-        self.may_stand = True
+        self.may_stand, self.made_twice = True, self.may_stand
         self._sent_ns = now_ns()
         prefix = f"{self._shard}/{self._request.key}~{self._request.token}-"
         made = ask_place(client, prefix, whoami(os.getpid()))

@@ -169,7 +169,11 @@ def test_a_create_whose_answer_was_lost_is_found_by_its_token(
 
 
 def test_a_create_that_was_never_answered_leaves_no_node_behind_when_the_service_is_back(
-    near: ZooKeeperLock, zookeeper_server: ZooKeeperServer, place: str, key: str
+    near: ZooKeeperLock,
+    zookeeper_server: ZooKeeperServer,
+    client: KazooClient,
+    place: str,
+    key: str,
 ) -> None:
     chroot = place.partition("/")[2]
     near.acquire(key, lease_ms=5_000, wait_ms=0).release()  # the folders are there
@@ -180,8 +184,13 @@ def test_a_create_that_was_never_answered_leaves_no_node_behind_when_the_service
         with pytest.raises(LockUnavailable, match="did not answer"):
             lock.acquire(key, lease_ms=5_000, wait_ms=10_000)
         assert [held.key for held in near.held()] == [key]  # it was made
+        (node,) = _nodes(client, key)
         proxy.cut()
         wait_until(lambda: near.held() == [], "it is taken back, in the same session")
+        # The request comes again, as if a slow network had kept it till now.
+        client.create(node[:-10], b"late", ephemeral=True, sequence=True)
+        assert [held.holder for held in near.held()] == ["late"]
+        wait_until(lambda: near.held() == [], "it is taken back again")
         lock.close()
 
 

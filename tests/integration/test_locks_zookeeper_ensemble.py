@@ -246,6 +246,23 @@ def test_a_session_that_ends_between_create_and_get_children_leaves_nothing_and_
         lock.close()
 
 
+def test_a_server_that_falls_silent_is_left_for_another_and_leases_outlive_it(
+    lock: ZooKeeperLock, ensemble: Ensemble
+) -> None:
+    lease = taken(lock, "order")
+    _, port = lock._session().client()._connection._socket.getpeername()
+    (server,) = [each for each in ensemble.servers if each.port == port]
+    server.process.sigstop()
+    try:
+        # One that goes on asking all the while, as a busy shop would.
+        taken(lock, "another").release()
+        lease.ensure_held()
+    finally:
+        server.process.sigcont()
+    lease.release()
+    check_nothing_is_left(lock, ensemble)
+
+
 def test_a_follower_that_is_cut_off_from_its_leader_renews_no_lease(ensemble: Ensemble) -> None:
     server = ensemble.followers()[0]
     lock = ZooKeeperLock(server.hosts + ROOT, session_ms=SESSION_MS)

@@ -11,8 +11,12 @@ from kazoo.interfaces import IAsyncResult, IHandler
 from locks.zookeeper_handler import Answer, DirectHandler
 
 
+def _ignore(_: int) -> None:
+    """Nobody minds that there is no answer."""
+
+
 def test_an_answer_wakes_every_thread_that_waits_for_it() -> None:
-    answer = Answer()
+    answer = Answer(_ignore)
     got: list[object] = []
     threads = [threading.Thread(target=lambda: got.append(answer.get())) for _ in range(3)]
     for thread in threads:
@@ -27,7 +31,7 @@ def test_an_answer_wakes_every_thread_that_waits_for_it() -> None:
 
 
 def test_an_exception_is_raised_where_it_is_waited_for() -> None:
-    answer = Answer()
+    answer = Answer(_ignore)
     answer.set_exception(ZeroDivisionError("here"))
     with pytest.raises(ZeroDivisionError, match="here"):
         answer.get(timeout=1)
@@ -37,7 +41,7 @@ def test_an_exception_is_raised_where_it_is_waited_for() -> None:
 
 
 def test_an_answer_that_does_not_come_is_a_time_out_and_may_come_later() -> None:
-    answer = Answer()
+    answer = Answer(_ignore)
     with pytest.raises(KazooTimeoutError):
         answer.get(timeout=0.01)
     with pytest.raises(KazooTimeoutError):
@@ -48,7 +52,7 @@ def test_an_answer_that_does_not_come_is_a_time_out_and_may_come_later() -> None
 
 
 def test_the_first_answer_stands() -> None:
-    answer = Answer()
+    answer = Answer(_ignore)
     answer.set(1)
     answer.set(2)
     answer.set_exception(ZeroDivisionError())
@@ -56,7 +60,7 @@ def test_the_first_answer_stands() -> None:
 
 
 def test_a_callback_is_called_once_whether_it_comes_before_the_answer_or_after() -> None:
-    answer = Answer()
+    answer = Answer(_ignore)
     called: list[str] = []
     answer.rawlink(lambda _: called.append("before"))
     answer.rawlink(dropped := lambda _: called.append("dropped"))
@@ -69,7 +73,7 @@ def test_a_callback_is_called_once_whether_it_comes_before_the_answer_or_after()
 def test_a_callback_that_fails_is_logged_and_hurts_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    answer = Answer()
+    answer = Answer(_ignore)
     called: list[int] = []
     answer.rawlink(lambda _: called.append(1 // 0))
     answer.rawlink(lambda _: called.append(2))
@@ -99,3 +103,12 @@ def test_what_kazoo_asks_of_a_handler_is_there() -> None:
     assert {name for name in wanted if not hasattr(DirectHandler, name)} == set()
     wanted = {name for name in vars(IAsyncResult) if not name.startswith("_")}
     assert {name for name in wanted if not hasattr(Answer, name)} == set()
+
+
+def test_what_kazoo_would_wait_for_in_vain_is_told() -> None:
+    waits: list[int] = []
+    answer = Answer(waits.append)
+    assert not answer.wait(0.01)
+    answer.set(1)
+    assert answer.wait(0.01)
+    assert waits == [10_000_000]
