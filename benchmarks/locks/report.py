@@ -147,9 +147,14 @@ def _targets(book: Book) -> Table:
     for verdict in verdicts(book):
         target = verdict.target
         sign = "≥" if target.at_least else "≤"
-        figure = NONE if verdict.figure is None else f"{verdict.figure:.3g}"
+        figure = NONE if verdict.figure is None else _short(verdict.figure)
         table.rows.append([target.text, f"{sign} {target.bound:g}", figure, verdict.word])
     return table
+
+
+def _short(value: float) -> str:
+    """Three figures, and no powers of ten."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _shown(figure: Spread | None, digits: int) -> str:

@@ -201,6 +201,15 @@ def test_the_tables_show_median_spread_verdict_and_failures() -> None:
     assert alone.split()[-2:] == ["0.86", "met"]
 
 
+def test_a_large_figure_is_shown_without_powers_of_ten() -> None:
+    text = as_text(make_book(Entry("queue", "ours-redis", "frozen", 1, 2_012.3)))
+    assert next(line for line in text.splitlines() if "frozen: ms" in line).split()[-3:] == [
+        "2500",
+        "2012",
+        "met",
+    ]
+
+
 def test_only_what_is_between_the_markers_is_replaced_however_often(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n", encoding="utf-8")
