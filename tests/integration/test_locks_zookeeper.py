@@ -3,11 +3,13 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from kazoo.client import KazooClient
 
 from locks import LeaseLost, LockUnavailable, hold
+from locks.held import HeldLease
 from locks.zookeeper_lock import ZooKeeperLock
 from tests.integration.locks_support import Proxy
 from tests.processes import wait_until
@@ -191,6 +193,46 @@ def test_a_create_that_was_never_answered_leaves_no_node_behind_when_the_service
         client.create(node[:-10], b"late", ephemeral=True, sequence=True)
         assert [held.holder for held in near.held()] == ["late"]
         wait_until(lambda: near.held() == [], "it is taken back again")
+        lock.close()
+
+
+def test_a_create_that_arrives_after_another_was_made_in_its_place_is_taken_back_alone(
+    near: ZooKeeperLock,
+    zookeeper_server: ZooKeeperServer,
+    client: KazooClient,
+    place: str,
+    key: str,
+) -> None:
+    near.acquire(key, lease_ms=5_000, wait_ms=0).release()  # the folders are there
+    got: list[HeldLease] = []
+
+    def take() -> None:
+        with suppress(LockUnavailable):  # the new connection took too long: once more
+            got.append(lock.acquire(key, lease_ms=60_000, wait_ms=0))
+
+    def lose_the_first_create() -> bool:
+        with suppress(LockUnavailable):
+            lock.ping()
+        proxy.freeze()
+        taker = threading.Thread(target=take)
+        taker.start()
+        wait_until(lambda: bool(lock._session()._link.client._pending), "it is under way")
+        proxy.cut()
+        proxy.thaw()
+        taker.join()
+        return bool(got)
+
+    with SilentProxy(zookeeper_server.port) as proxy:
+        chroot = place.partition("/")[2]
+        lock = ZooKeeperLock(f"127.0.0.1:{proxy.port}/{chroot}", session_ms=60_000)
+        wait_until(lose_the_first_create, "the second create is answered")
+        (node,) = _nodes(client, key)
+        client.create(node[:-10], b"late", ephemeral=True, sequence=True)
+        assert [held.waiters for held in near.held()] == [("late",)]
+        wait_until(lambda: near.held()[0].waiters == (), "it is taken back")
+        got[0].ensure_held()
+        assert _nodes(client, key) == [node]
+        got[0].release()
         lock.close()
 
 
