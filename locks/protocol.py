@@ -52,7 +52,7 @@ class LeaseLock(Protocol):
         """Hold `key` ([0-9A-Za-z_-]{1,64}), waiting at most wait_ms for it.
 
         `fence_floor` is a fence seen at the resource: the lease's fence will be greater (on
-        ZooKeeper it cannot be raised; see zookeeper_lock). Not re-entrant: a thread that holds
+        ZooKeeper it cannot be raised; see locks.on_zookeeper). Not re-entrant: a thread that holds
         the key and asks again waits in vain.
 
         Raises ValueError for a bad argument, LockTimeout when another holder kept the key, and

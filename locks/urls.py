@@ -5,13 +5,13 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from locks.errors import LockConfigError
-from locks.file_lock import FileLock
-from locks.mounts import shared_type
 from locks.observe import LockObserver
+from locks.on_files.lock import FileLock
+from locks.on_files.mounts import shared_type
+from locks.on_redis.lock import RedisLock
+from locks.on_zookeeper.lock import MAX_SESSION_MS, MIN_SESSION_MS, SESSION_MS, ZooKeeperLock
 from locks.protocol import LeaseLock
-from locks.redis_lock import RedisLock
 from locks.url_parts import check_options
-from locks.zookeeper_lock import MAX_SESSION_MS, MIN_SESSION_MS, SESSION_MS, ZooKeeperLock
 
 _Maker = Callable[[str, SplitResult, LockObserver | None], LeaseLock]
 

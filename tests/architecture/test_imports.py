@@ -114,7 +114,7 @@ def test_only_the_wiring_chooses_gateways() -> None:
 
 
 def test_only_the_wiring_chooses_the_lock() -> None:
-    back_ends = ("locks.redis_lock", "locks.zookeeper_lock", "locks.file_lock")
+    back_ends = ("locks.on_redis.lock", "locks.on_zookeeper.lock", "locks.on_files.lock")
     assert {name for name in importers(*back_ends) if not lies_in(name, "locks")} == set()
     of_the_shop = {name for name in importers("locks.from_url") if lies_in(name, "shop")}
     assert of_the_shop == {"shop.wiring"}

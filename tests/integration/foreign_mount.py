@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 
 from locks import LockConfigError, LockUnavailable, from_url
-from locks.file_lock import FileLock
+from locks.on_files.lock import FileLock
 
 NO_MOUNT = 77
 # mount(2), umount2(2)

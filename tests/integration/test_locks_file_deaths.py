@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from locks import LeaseLock, LockUnavailable, from_url, hold
-from locks.bell import reach
 from locks.clock import NS_PER_S, now_ns
-from locks.flock import locked_file
-from locks.lease_record import read_waiter, write_record
+from locks.on_files.bell import reach
+from locks.on_files.flock import locked_file
+from locks.on_files.record import read_waiter, write_record
 from tests.integration.locks_file_support import (
     LONG_MS,
     queue_up,

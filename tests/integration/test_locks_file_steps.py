@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from locks import Lease, LeaseLock, from_url
-from locks.file_sweep import Sweep
+from locks.on_files.sweep import Sweep
 from tests.integration.locks_file_support import LONG_MS, PATIENCE_MS, until_waiting, waiters
 from tests.processes import wait_until
 

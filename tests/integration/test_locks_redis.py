@@ -13,9 +13,9 @@ import redis
 
 from locks import HeldKey, LockObserver, LockTimeout, LockUnavailable, hold
 from locks.clock import NS_PER_MS
+from locks.on_redis.lock import RedisLock
+from locks.on_redis.scripts import lock_keys
 from locks.protocol import MAX_FENCE
-from locks.redis_lock import RedisLock
-from locks.redis_scripts import lock_keys
 from tests.integration.locks_support import Process, Proxy, holder
 from tests.processes import free_port, wait_until
 from tests.services import RedisServer

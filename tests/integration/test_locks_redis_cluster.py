@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from locks import LockObserver, LockUnavailable, from_url, hold
-from locks.redis_cluster import slot_of
-from locks.redis_lock import RedisLock
-from locks.redis_scripts import lock_keys
+from locks.on_redis.cluster import slot_of
+from locks.on_redis.lock import RedisLock
+from locks.on_redis.scripts import lock_keys
 from tests.integration.locks_support import Process, holder, storm
 from tests.processes import free_port, wait_until
 from tests.redis_servers import ClusterKit, ConfiguredRedis

@@ -16,9 +16,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from locks import LockTimeout, from_url, hold
-from locks.redis_link import REPLY_TIMEOUT_S
-from locks.redis_lock import RedisLock
-from locks.redis_scripts import lock_keys
+from locks.on_redis.link import REPLY_TIMEOUT_S
+from locks.on_redis.lock import RedisLock
+from locks.on_redis.scripts import lock_keys
 from tests.processes import wait_until
 from tests.proxy import Proxy
 from tests.services import RedisServer

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from locks import LockTimeout, LockUnavailable, from_url, hold
-from locks.redis_lock import RedisLock
+from locks.on_redis.lock import RedisLock
 from tests.certificates import Authority
 from tests.processes import make_folder, wait_until
 from tests.redis_servers import ClusterKit, ConfiguredRedis, SentinelServer, TlsRedis

@@ -14,8 +14,8 @@ import pytest
 import redis
 
 from locks import LeaseLost, LockTimeout, LockUnavailable, from_url, hold
-from locks.redis_lock import RedisLock
-from locks.redis_scripts import lock_keys
+from locks.on_redis.lock import RedisLock
+from locks.on_redis.scripts import lock_keys
 from tests.processes import wait_until
 from tests.redis_servers import SentinelKit
 

@@ -10,7 +10,7 @@ from kazoo.client import KazooClient
 
 from locks import LeaseLost, LockUnavailable, hold
 from locks.held import HeldLease
-from locks.zookeeper_lock import ZooKeeperLock
+from locks.on_zookeeper.lock import ZooKeeperLock
 from tests.integration.locks_support import Proxy
 from tests.processes import wait_until
 from tests.proxy import Proxy as SilentProxy

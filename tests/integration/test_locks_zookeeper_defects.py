@@ -15,7 +15,7 @@ from kazoo.exceptions import LockTimeout as KazooLockTimeout
 from kazoo.recipe.lock import Lock as KazooLock
 
 from locks import LeaseLost, LockTimeout, hold
-from locks.zookeeper_lock import ZooKeeperLock
+from locks.on_zookeeper.lock import ZooKeeperLock
 from tests.processes import wait_until
 from tests.proxy import Proxy
 from tests.services import ZooKeeperServer

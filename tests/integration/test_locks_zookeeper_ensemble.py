@@ -9,8 +9,8 @@ from kazoo.client import KazooClient
 
 from locks import LeaseLost, LockTimeout, LockUnavailable, hold
 from locks.held import HeldLease
-from locks.zookeeper_lock import ZooKeeperLock
-from locks.zookeeper_queue import shard_of
+from locks.on_zookeeper.lock import ZooKeeperLock
+from locks.on_zookeeper.queue import shard_of
 from tests.processes import wait_until
 from tests.proxy import Proxy
 from tests.zookeeper_servers import Ensemble

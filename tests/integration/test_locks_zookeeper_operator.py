@@ -10,7 +10,7 @@ from itertools import count
 import pytest
 
 from locks import LeaseLost, LockObserver, LockTimeout, LockUnavailable, hold
-from locks.zookeeper_lock import ZooKeeperLock
+from locks.on_zookeeper.lock import ZooKeeperLock
 from tests.integration.locks_support import holder
 from tests.processes import free_port, wait_until
 from tests.services import ZooKeeperServer

@@ -9,7 +9,7 @@ import pytest
 from kazoo.client import KazooClient
 
 from locks import LockUnavailable
-from locks.zookeeper_lock import ZooKeeperLock
+from locks.on_zookeeper.lock import ZooKeeperLock
 from tests.processes import free_port, wait_until
 from tests.services import ZooKeeperServer
 

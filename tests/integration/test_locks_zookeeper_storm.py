@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from locks import LockError, LockTimeout
-from locks.zookeeper_lock import ZooKeeperLock
+from locks.on_zookeeper.lock import ZooKeeperLock
 from tests.processes import wait_until
 from tests.zookeeper_servers import Ensemble
 

@@ -11,9 +11,9 @@ import pytest
 
 from locks import LockUnavailable, from_url
 from locks.clock import now_ns
-from locks.fence_file import FORGOTTEN_US, RESERVE_US, SLACK_US, mint
-from locks.flock import locked_file
-from locks.host import boot_id
+from locks.on_files.fence import FORGOTTEN_US, RESERVE_US, SLACK_US, mint
+from locks.on_files.flock import locked_file
+from locks.on_files.host import boot_id
 
 YEAR_US = 365 * 86_400 * 10**6
 

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from locks import from_url, hold
-from locks.bell import Bell, Bells, reach
 from locks.clock import NS_PER_S, now_ns
-from locks.file_sweep import STEP, Sweep
-from locks.key_file import SLOTS, KeyFile, OpenedKey, peek
-from locks.lease_record import (
+from locks.on_files.bell import Bell, Bells, reach
+from locks.on_files.key_file import SLOTS, KeyFile, OpenedKey, peek
+from locks.on_files.record import (
     RECORD_BYTES,
     WAITER_BYTES,
     Waiter,
@@ -24,6 +23,7 @@ from locks.lease_record import (
     write_record,
     write_waiter,
 )
+from locks.on_files.sweep import STEP, Sweep
 
 END_NS = 2**62
 

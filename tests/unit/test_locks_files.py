@@ -14,9 +14,9 @@ import pytest
 
 from locks import LockTimeout, LockUnavailable, from_url, hold
 from locks.clock import NS_PER_S, now_ns
-from locks.flock import locked_file
-from locks.host import UNKNOWN, death_watch, is_gone, pid_namespace, start_ticks
-from locks.lease_record import my_record, read_record, write_record
+from locks.on_files.flock import locked_file
+from locks.on_files.host import UNKNOWN, death_watch, is_gone, pid_namespace, start_ticks
+from locks.on_files.record import my_record, read_record, write_record
 
 
 def test_a_lock_on_a_file_that_was_deleted_meanwhile_is_worth_nothing(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from locks.mounts import MOUNTINFO, shared_type, type_of
+from locks.on_files.mounts import MOUNTINFO, shared_type, type_of
 
 # Lines as kernels write them, of a host with every kind of mount.
 LINES = r"""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from locks.redis_link import Endpoint, Link, LinkBroken, Refused, packed
-from locks.redis_token import Tokens, holder_of
+from locks.on_redis.link import Endpoint, Link, LinkBroken, Refused, packed
+from locks.on_redis.token import Tokens, holder_of
 
 # Far longer than a loopback takes; a test that waits so long has failed.
 PATIENCE_S = 30.0

@@ -1,7 +1,7 @@
 """How a waiter tells, by one answer of Redis, when it was handed the key."""
 
 from locks.clock import NS_PER_MS, now_ns
-from locks.redis_waiter import NS_PER_US, Asked
+from locks.on_redis.waiter import NS_PER_US, Asked
 
 SERVER_US = 1_800_000_000_000_000
 

@@ -8,7 +8,7 @@ import pytest
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.interfaces import IAsyncResult, IHandler
 
-from locks.zookeeper_handler import Answer, DirectHandler
+from locks.on_zookeeper.handler import Answer, DirectHandler
 
 
 def _ignore(_: int) -> None:

@@ -1,6 +1,6 @@
 """The order of a queue in ZooKeeper is that of its sequence numbers."""
 
-from locks.zookeeper_queue import queue_of
+from locks.on_zookeeper.queue import queue_of
 
 
 def _name(key: str, token: str, sequence: int) -> str:

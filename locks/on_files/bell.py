@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from locks.errors import LockUnavailable
-from locks.flock import StrPath, locked_folder
+from locks.on_files.flock import StrPath, locked_folder
 
 # More waiting threads than this in one process make bells that are thrown away after use.
 MAX_IDLE = 64

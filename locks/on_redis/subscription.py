@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from locks.clock import Deadline
-from locks.redis_link import Link, packed
+from locks.on_redis.link import Link, packed
 
 # More waiting threads than this in one process make connections that are closed after use.
 MAX_IDLE = 64

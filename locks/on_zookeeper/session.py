@@ -26,7 +26,7 @@ from kazoo.security import CREATOR_ALL_ACL
 
 from locks.clock import NS_PER_MS, Deadline, now_ns
 from locks.errors import LockUnavailable
-from locks.zookeeper_handler import DirectHandler
+from locks.on_zookeeper.handler import DirectHandler
 
 # An unreachable service must be known within about a second; an answer takes some milliseconds.
 CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S = 1.0, 1.0

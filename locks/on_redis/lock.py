@@ -24,17 +24,17 @@ from locks.errors import LockTimeout, LockUnavailable
 from locks.held import Grant, HeldLease
 from locks.inspection import HeldKey
 from locks.observe import LockObserver
-from locks.redis_address import parse_redis_url
-from locks.redis_caller import Caller
-from locks.redis_inspection import as_held_key, list_held
-from locks.redis_link import LinkBroken, Refused
-from locks.redis_scripts import INSPECT, RELEASE, RENEW
-from locks.redis_token import Tokens
-from locks.redis_waiter import Waiter
+from locks.on_redis.address import parse_redis_url
+from locks.on_redis.caller import Caller
+from locks.on_redis.inspection import as_held_key, list_held
+from locks.on_redis.link import LinkBroken, Refused
+from locks.on_redis.scripts import INSPECT, RELEASE, RENEW
+from locks.on_redis.token import Tokens
+from locks.on_redis.waiter import Waiter
 
 
 class RedisLock(BaseLock):
-    """Redis 5 or later, wherever the URL says (see redis_address)."""
+    """Redis 5 or later, wherever the URL says (see address)."""
 
     backend = "redis"
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
 from locks.errors import LockConfigError
-from locks.redis_link import Endpoint
+from locks.on_redis.link import Endpoint
 from locks.url_parts import check_options, hosts_and_ports
 
 REDIS_PORT, SENTINEL_PORT = 6379, 26379

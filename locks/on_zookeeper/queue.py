@@ -21,7 +21,7 @@ from kazoo.protocol.serialization import Create2, Delete, GetChildren
 from kazoo.security import OPEN_ACL_UNSAFE
 
 from locks.inspection import HeldKey
-from locks.zookeeper_session import Session, ask, reply, unavailable
+from locks.on_zookeeper.session import Session, ask, reply, unavailable
 
 SHARDS = [f"leases/{number:02x}" for number in range(64)]
 # ZooKeeper's CreateMode.EPHEMERAL_SEQUENTIAL, and the version that means any.

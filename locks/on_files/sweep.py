@@ -6,10 +6,10 @@ from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
-from locks.bell import sweep
 from locks.clock import NS_PER_S, now_ns
 from locks.errors import LockUnavailable
-from locks.key_file import OpenedKey, peek
+from locks.on_files.bell import sweep
+from locks.on_files.key_file import OpenedKey, peek
 
 # A process that runs for long looks through the folder this often, so many files per acquire: more
 # than one acquire can leave behind, so that the folder does not grow.

@@ -27,8 +27,7 @@ from locks.errors import LockUnavailable
 from locks.held import Grant, HeldLease
 from locks.inspection import HeldKey
 from locks.observe import LockObserver
-from locks.renewal import NEVER_NS, Chore, Renewer
-from locks.zookeeper_queue import (
+from locks.on_zookeeper.queue import (
     delete,
     held_keys,
     holder_of,
@@ -38,9 +37,10 @@ from locks.zookeeper_queue import (
     release,
     shard_of,
 )
-from locks.zookeeper_realm import ensemble_name
-from locks.zookeeper_session import REPLY_TIMEOUT_S, Credentials, Session, reply
-from locks.zookeeper_waiter import Waiter
+from locks.on_zookeeper.realm import ensemble_name
+from locks.on_zookeeper.session import REPLY_TIMEOUT_S, Credentials, Session, reply
+from locks.on_zookeeper.waiter import Waiter
+from locks.renewal import NEVER_NS, Chore, Renewer
 
 SESSION_MS, MIN_SESSION_MS, MAX_SESSION_MS = 15_000, 1_000, 120_000
 PING_TIMEOUT_S = 1.0

@@ -21,7 +21,7 @@ would last longer by the step; so whoever finds more time left than was ever giv
 import hashlib
 from dataclasses import dataclass
 
-from locks.redis_link import packed, packed_words
+from locks.on_redis.link import packed, packed_words
 
 FENCE_TTL_S = 86_400
 # A waiter that is handed the key has it for so long; by then it must have said that it is alive.

@@ -3,11 +3,11 @@
 import logging
 
 from locks.inspection import HeldKey
-from locks.redis_caller import Caller
-from locks.redis_link import Reply, packed
-from locks.redis_node import Node
-from locks.redis_scripts import INSPECT, OWNER_PATTERN, key_of_owner
-from locks.redis_token import holder_of
+from locks.on_redis.caller import Caller
+from locks.on_redis.link import Reply, packed
+from locks.on_redis.node import Node
+from locks.on_redis.scripts import INSPECT, OWNER_PATTERN, key_of_owner
+from locks.on_redis.token import holder_of
 
 log = logging.getLogger(__name__)
 # So many of a server's keys are gone through in one step, and so many steps at most: where leases

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from locks.clock import now_ns
 from locks.errors import LockUnavailable
-from locks.flock import StrPath, flush_folder, locked_file
-from locks.host import boot_id
+from locks.on_files.flock import StrPath, flush_folder, locked_file
+from locks.on_files.host import boot_id
 
 NS_PER_US = 1_000
 # In tokens, which are microseconds. Half of it is used up before a new one is asked for, so this

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from kazoo.protocol.serialization import write_string
 
 from locks.clock import Deadline
-from locks.zookeeper_session import ask, reply
+from locks.on_zookeeper.session import ask, reply
 
 # zookeeper.jute and ZooDefs.OpCode: what kazoo lacks of removing a watch (ZooKeeper 3.5).
 _REMOVE_WATCHES, _DATA_WATCH = 18, 2

@@ -7,11 +7,11 @@ from typing import NamedTuple
 from locks.base import Request
 from locks.clock import NS_PER_MS, now_ns
 from locks.held import Grant
+from locks.on_redis.caller import Caller
+from locks.on_redis.link import LinkBroken, Refused, Reply
+from locks.on_redis.scripts import ACQUIRE, CLAIM_MS
+from locks.on_redis.subscription import HandOver, Subscription
 from locks.protocol import MAX_FENCE
-from locks.redis_caller import Caller
-from locks.redis_link import LinkBroken, Refused, Reply
-from locks.redis_scripts import ACQUIRE, CLAIM_MS
-from locks.subscription import HandOver, Subscription
 
 # The next to be served ask again this often, or when the holder's time is out: it must be less than
 # a claim lasts, or a frozen claimant's end comes unseen. The others do so once, for in a queue that

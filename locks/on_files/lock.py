@@ -1,6 +1,6 @@
 """Leases in the files of one host: no service needed, safe across processes and after kill -9.
 
-    <folder>/fence           the clock of fencing tokens (fence_file)
+    <folder>/fence           the clock of fencing tokens (fence)
     <folder>/held/<key>      who holds the key until when, and who waits (key_file); no file: free
     <folder>/waiting/<bell>  a pipe for each thread that waits (bell)
 
@@ -41,18 +41,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from locks.base import BaseLock, Request
-from locks.bell import Bell, Bells
 from locks.clock import NS_PER_MS, NS_PER_S, now_ns
 from locks.errors import LockUnavailable
-from locks.fence_file import mint
-from locks.file_sweep import Sweep
 from locks.held import Grant, HeldLease
-from locks.host import death_watch
 from locks.inspection import HeldKey
-from locks.key_file import KeyFile, OpenedKey, peek, read_at
-from locks.lease_record import LeaseRecord, Waiter, my_record, my_waiter
-from locks.mounts import shared_type
 from locks.observe import LockObserver
+from locks.on_files.bell import Bell, Bells
+from locks.on_files.fence import mint
+from locks.on_files.host import death_watch
+from locks.on_files.key_file import KeyFile, OpenedKey, peek, read_at
+from locks.on_files.mounts import shared_type
+from locks.on_files.record import LeaseRecord, Waiter, my_record, my_waiter
+from locks.on_files.sweep import Sweep
 
 # For the few microseconds in which another process reads or writes the record.
 PATIENCE_S = 0.2

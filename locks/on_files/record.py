@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from locks.host import UNKNOWN, boot_id, is_gone, pid_namespace, start_ticks
+from locks.on_files.host import UNKNOWN, boot_id, is_gone, pid_namespace, start_ticks
 
 # Each block is written and read in one piece, and lies within one page of memory, so that a
 # process that is killed leaves the block before or the block after.
@@ -57,7 +57,7 @@ class Waiter:
 
     token: str
     bell: str
-    """The name of the pipe by which it is woken (locks.bell)."""
+    """The name of the pipe by which it is woken (locks.on_files.bell)."""
     pid: int
     pid_ns: str
     started: str

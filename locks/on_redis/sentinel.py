@@ -6,7 +6,7 @@ a while (redis.io/docs/reference/sentinel-clients). A demoted master breaks its 
 itself, and one that could not refuses what we write, as a replica.
 
 A promotion may lose the last writes. Then the lease is not found by its renewal and is known to be
-lost, or another has it already: it has a higher fence, as the clock went on (see redis_scripts),
+lost, or another has it already: it has a higher fence, as the clock went on (see scripts),
 and the resource refuses the earlier holder. A master that is cut off from its sentinels goes on
 granting to those who can still reach it: Redis' min-replicas-to-write bounds that.
 """
@@ -19,10 +19,10 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from locks.clock import NS_PER_MS, now_ns
-from locks.redis_address import RedisAddress
-from locks.redis_link import Endpoint, Link, LinkBroken, Refused, packed
-from locks.redis_node import Node
-from locks.redis_routes import NOT_YET, Route
+from locks.on_redis.address import RedisAddress
+from locks.on_redis.link import Endpoint, Link, LinkBroken, Refused, packed
+from locks.on_redis.node import Node
+from locks.on_redis.routes import NOT_YET, Route
 
 # Three mute sentinels must not keep a caller for more than about two seconds.
 SENTINEL_TIMEOUT_S = 0.3

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from locks.redis_link import Endpoint, Link, Refused, Reply, packed
-from locks.subscription import Subscriptions
+from locks.on_redis.link import Endpoint, Link, Refused, Reply, packed
+from locks.on_redis.subscription import Subscriptions
 
 R = TypeVar("R")
 T = TypeVar("T")

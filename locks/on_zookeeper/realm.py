@@ -12,7 +12,7 @@ import secrets
 from kazoo.exceptions import NodeExistsError, NoNodeError
 
 from locks.errors import LockUnavailable
-from locks.zookeeper_session import Session, reply
+from locks.on_zookeeper.session import Session, reply
 
 NAME_NODE = "leases-id"
 # To find that there is none, nor a folder for it; to make it; to read what another made meanwhile.

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 
 import redis
 
-from locks.redis_link import Endpoint, Refused
-from locks.redis_node import Node
+from locks.on_redis.link import Endpoint, Refused
+from locks.on_redis.node import Node
 
 # It waits for its master: as good as no connection.
 NOT_YET = (redis.exceptions.MasterDownError,)

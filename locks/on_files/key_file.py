@@ -1,6 +1,6 @@
 """The file of one key: its holder, and the queue of those who wait, first come, first served.
 
-    block 0            the record (lease_record): the holder, or a claim, and two counters
+    block 0            the record (record): the holder, or a claim, and two counters
     block 1 + t % 1024 the waiter with ticket t; blank if it gave up
 
 Tickets from `first` to before `after` wait. Everything is read and written under the file's guard,
@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 
-from locks.bell import reach, ring
 from locks.clock import NS_PER_MS, now_ns
 from locks.errors import LockUnavailable
-from locks.flock import StrPath, free_early, lock_file, unlock_file, unusable
-from locks.host import boot_id
-from locks.lease_record import (
+from locks.on_files.bell import reach, ring
+from locks.on_files.flock import StrPath, free_early, lock_file, unlock_file, unusable
+from locks.on_files.host import boot_id
+from locks.on_files.record import (
     LeaseRecord,
     Waiter,
     read_record,

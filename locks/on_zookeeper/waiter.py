@@ -12,7 +12,7 @@ from locks.base import Request
 from locks.clock import NS_PER_MS, Deadline, now_ns
 from locks.errors import LockUnavailable
 from locks.held import Grant
-from locks.zookeeper_queue import (
+from locks.on_zookeeper.queue import (
     WAITED,
     Place,
     all_shards,
@@ -23,7 +23,7 @@ from locks.zookeeper_queue import (
     queue_of,
     shard_of,
 )
-from locks.zookeeper_session import (
+from locks.on_zookeeper.session import (
     CONNECT_TIMEOUT_S,
     REPLY_TIMEOUT_S,
     Interrupted,
@@ -31,14 +31,14 @@ from locks.zookeeper_session import (
     Session,
     reply,
 )
-from locks.zookeeper_watch import next_event
+from locks.on_zookeeper.watch import next_event
 
 # An answer this fresh, as a part of the lease, still proves the session when our turn comes.
 FRESH_DIVISOR = 6
 # Who is in the queue already waits a little longer for the ensemble to choose another leader.
 RECONNECT_TIMEOUT_S = 2.0
 
-# What a watch on the node before ours can tell (see zookeeper_queue); any other event means: look.
+# What a watch on the node before ours can tell (see queue); any other event means: look.
 RELEASED: str = EventType.CHANGED
 GONE: str = EventType.DELETED
 

@@ -12,11 +12,11 @@ import redis
 from redis.crc import key_slot
 
 from locks.clock import NS_PER_MS, now_ns
-from locks.redis_address import RedisAddress
-from locks.redis_link import Endpoint, Link, LinkBroken, Refused, packed
-from locks.redis_node import Node
-from locks.redis_routes import NOT_YET, Route
-from locks.redis_scripts import lock_keys
+from locks.on_redis.address import RedisAddress
+from locks.on_redis.link import Endpoint, Link, LinkBroken, Refused, packed
+from locks.on_redis.node import Node
+from locks.on_redis.routes import NOT_YET, Route
+from locks.on_redis.scripts import lock_keys
 
 SLOTS = 16_384
 # Half of what a request has; a dead node among those asked must not use up all patience.

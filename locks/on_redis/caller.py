@@ -9,14 +9,14 @@ import redis
 
 from locks.clock import NS_PER_S, now_ns
 from locks.errors import LockUnavailable
-from locks.redis_address import RedisAddress
-from locks.redis_cluster import Cluster
-from locks.redis_link import LinkBroken, Refused, Reply, packed
-from locks.redis_node import Node
-from locks.redis_routes import OneServer, Route
-from locks.redis_scripts import ACQUIRE, Script
-from locks.redis_sentinel import Sentinels
-from locks.subscription import Subscription
+from locks.on_redis.address import RedisAddress
+from locks.on_redis.cluster import Cluster
+from locks.on_redis.link import LinkBroken, Refused, Reply, packed
+from locks.on_redis.node import Node
+from locks.on_redis.routes import OneServer, Route
+from locks.on_redis.scripts import ACQUIRE, Script
+from locks.on_redis.sentinel import Sentinels
+from locks.on_redis.subscription import Subscription
 
 # A connection that broke while idle costs one quick retry; a time-out is the answer.
 RETRY_WITHIN_S = 0.5

@@ -1,0 +1,1 @@
+"""Leases in the files of one host."""

@@ -1,0 +1,1 @@
+"""Leases in Redis: one server, Sentinel or Cluster."""
