@@ -90,7 +90,7 @@ class BaseLock(ABC):
         self._closed = True
         for lease in self._renewer.leases():
             lease.release()
-            if self._renewer.has_chores():
+            if self._renewer.owes():
                 break  # The service does not answer; the other leases run out by themselves.
         self._renewer.stop()
         self._disconnect()

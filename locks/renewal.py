@@ -27,6 +27,8 @@ class Chore:
     every_ns: int
     until_ns: int
     next_ns: int = 0
+    is_owed: bool = True
+    """Whether something stands at the service that should not, until this is done."""
 
     def postpone(self) -> None:
         """Not now."""
@@ -72,9 +74,10 @@ class Renewer:
             self._chores.append(chore)
             self._wake_by(chore.next_ns)
 
-    def has_chores(self) -> bool:
-        """Whether something could not be finished yet."""
-        return bool(self._chores)
+    def owes(self) -> bool:
+        """Whether something could not be given back yet."""
+        with self._changed:
+            return any(chore.is_owed for chore in self._chores)
 
     def leases(self) -> list[HeldLease]:
         """What is held now."""

@@ -10,9 +10,10 @@ The releasing script mints the next fence and hands over in the same step, so th
 while somebody waits and nobody races for it. A dead waiter has no listener on its channel and is
 passed over at once; a frozen one loses its turn after two seconds. A waiter that wakes holds the
 key without another word. It asks for its whole lease when it first needs more than is left, or
-after a fifth of a second: so a short hold costs no third request. The next to be served ask
-again every two seconds and when the holder's time should be out, the others every ten: so a lost
-message or a dead holder costs so much more, and never the wait.
+after a fifth of a second: so a short hold costs no third request. Who handed a key over looks two
+seconds later whether it was taken up, once for many hand-overs (claim_watch). Who waits asks again
+when the holder's time should be out, and else every fifteen seconds: so a lost message costs so
+much more, and never the wait.
 
 No request is repeated without our knowing: a lost reply is asked for again with the same token,
 which the scripts know, so that a grant whose reply was lost is found and not waited for.
@@ -26,9 +27,10 @@ from locks.inspection import HeldKey
 from locks.observe import LockObserver
 from locks.on_redis.address import parse_redis_url
 from locks.on_redis.caller import Caller
+from locks.on_redis.claim_watch import ClaimWatch
 from locks.on_redis.inspection import as_held_key, list_held
 from locks.on_redis.link import LinkBroken, Refused
-from locks.on_redis.scripts import INSPECT, RELEASE, RENEW
+from locks.on_redis.scripts import HANDED_OVER, INSPECT, RELEASE, RENEW, WATCH
 from locks.on_redis.token import Tokens
 from locks.on_redis.waiter import Waiter
 
@@ -75,7 +77,8 @@ class RedisLock(BaseLock):
     def _free(self, key: str, token: str, place: str) -> bool:
         # The answer says whether the token held the key. After a lost reply and a second try it
         # says no, though the first one released it: either way the token holds nothing now.
-        self._calls.run(RELEASE, key, token)
+        if self._calls.run(RELEASE, key, token) == HANDED_OVER and not self._closed:
+            self._claims.handed_over(key)
         return True
 
     def _list_held(self, limit: int) -> list[HeldKey]:
@@ -90,13 +93,25 @@ class RedisLock(BaseLock):
     def _ping(self) -> None:
         self._calls.ping()
 
+    def close(self) -> None:
+        """See LeaseLock."""
+        self._claims.close()
+        super().close()
+
     def _disconnect(self) -> None:
         self._calls.close()
 
     def _forget(self) -> None:
         self._calls.abandon()
         self._calls = Caller(self._address)
+        self._claims = self._claim_watch()
         self._tokens = Tokens()
+
+    def _claim_watch(self) -> ClaimWatch:
+        return ClaimWatch(
+            lambda key: int(self._calls.run(WATCH, key)),
+            lambda chore: self._renewer.add_chore(chore),
+        )
 
     def _new_token(self) -> str:
         return self._tokens.new()

@@ -28,8 +28,8 @@ FENCE_TTL_S = 86_400
 CLAIM_MS = 2_000
 # Queue keys outlive their last waiter by this, in case it dies without a word.
 QUEUE_SLACK_MS = 60_000
-# So many of the next to be served watch over the holder's end, for all.
-NEAR = 3
+# What RELEASE answers when a waiter was served.
+HANDED_OVER = 2
 # An operator is shown no more waiters of one key than this.
 MAX_SHOWN_WAITERS = 1_000
 
@@ -102,7 +102,7 @@ end
 
 # ARGV: token, lease_ms, floor, salt, channel, wait_ms (0: do not queue).
 # Gives the fence if the key is held by the token; if not: {holders and waiters there were before,
-# milliseconds to the holder's end, 1 if the token is among the next to be served, now}.
+# milliseconds to the holder's end, now}.
 # May be repeated with the same token.
 _ACQUIRE = """
 local token, lease_ms, floor, salt = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -118,18 +118,12 @@ end
 if not holder and serve_next(token) then
   return grant(token, lease_ms, floor, salt, now_us())
 end
-local now, before, is_near = now_us(), 0, 0
+local now, before = now_us(), 0
 if wait_ms > 0 and redis.call('HSET', waiters_key, token,
     string.format('%s|%.0f', channel, now + wait_ms * 1000)) == 1 then
   before = redis.call('RPUSH', queue_key, token)
-  is_near = before <= @NEAR@ and 1 or 0
 else
   before = 1 + redis.call('LLEN', queue_key)
-  for _, waiting in ipairs(redis.call('LRANGE', queue_key, 0, @NEAR@ - 1)) do
-    if waiting == token then
-      is_near = 1
-    end
-  end
 end
 local keep_ms = wait_ms + @SLACK@
 if wait_ms > 0 and redis.call('PTTL', queue_key) < keep_ms then
@@ -141,22 +135,45 @@ if given_ms and left_ms > tonumber(given_ms) then
   redis.call('PEXPIRE', owner_key, given_ms)
   left_ms = tonumber(given_ms)
 end
-return {before, left_ms, is_near, now}
-""".replace("@SLACK@", str(QUEUE_SLACK_MS)).replace("@NEAR@", str(NEAR))
+return {before, left_ms, now}
+""".replace("@SLACK@", str(QUEUE_SLACK_MS))
 
-# ARGV: token. Ends a holding (the next waiter is served) or a waiting. Gives 1 if it was held.
-_RELEASE = """
+# ARGV: token. Ends a holding (the next waiter is served) or a waiting. Gives 0 if it was not held,
+# 1 if it was, 2 if it was and a waiter has it now.
+_RELEASE = f"""
 local token = ARGV[1]
 if read_owner() == token then
-  if serve_next('') then
-    redis.call('DEL', owner_key)
+  if not serve_next('') then
+    return {HANDED_OVER}
   end
+  redis.call('DEL', owner_key)
   return 1
 end
 if redis.call('HDEL', waiters_key, token) == 1 then
   redis.call('LREM', queue_key, 1, token)
 end
 return 0
+"""
+
+# No ARGV. Serves the next waiter if nobody has the key. Gives the milliseconds that a claim still
+# has, be it the one that was found or a new one; 0 if none is open.
+_WATCH = f"""
+local holder, _, given_ms = read_owner()
+if holder then
+  if given_ms ~= '{CLAIM_MS}' then
+    return 0
+  end
+  local left_ms = redis.call('PTTL', owner_key)
+  if left_ms > {CLAIM_MS} then
+    redis.call('PEXPIRE', owner_key, {CLAIM_MS})
+    left_ms = {CLAIM_MS}
+  end
+  return left_ms
+end
+if serve_next('') then
+  return 0
+end
+return {CLAIM_MS}
 """
 
 # ARGV: token, lease_ms. Gives 1 if the token holds the key, now for lease_ms again.
@@ -226,6 +243,7 @@ def _script(text: str, arguments: int) -> Script:
 ACQUIRE = _script(_ACQUIRE, 6)
 RELEASE = _script(_RELEASE, 1)
 RENEW = _script(_RENEW, 2)
+WATCH = _script(_WATCH, 0)
 INSPECT = _script(_INSPECT, 1)
 
 

@@ -13,10 +13,9 @@ from locks.on_redis.scripts import ACQUIRE, CLAIM_MS
 from locks.on_redis.subscription import HandOver, Subscription
 from locks.protocol import MAX_FENCE
 
-# The next to be served ask again this often, or when the holder's time is out: it must be less than
-# a claim lasts, or a frozen claimant's end comes unseen. The others do so once, for in a queue that
-# moved fast all came far behind; then they ask seldom, so that a long queue costs next to nothing.
-NEAR_POLL_S, FAR_POLL_S = 1.8, 10.0
+# Who waits asks again when the holder's time is out, and else this seldom: a long queue costs next
+# to nothing. Whether one that was served has woken is watched by who served it (claim_watch).
+POLL_S = 15.0
 SHORTEST_POLL_S = 0.05
 NS_PER_US = 1_000
 # A hand-over that is heard of after such a part of the claim is asked after: little is left of it.
@@ -67,13 +66,12 @@ class Waiter:
         request = self._request
         if request.wait_ms:
             self._subscription = self._caller.idle_subscription(request.key)
-        has_waited = False
         while True:
             sent_ns = now_ns()
             reply = self._ask()
             if isinstance(reply, bytes):
                 return self._granted(int(reply), sent_ns)
-            ahead, ttl_ms, is_near, server_us = reply
+            ahead, ttl_ms, server_us = reply
             asked = Asked(sent_ns, now_ns(), server_us)
             if self._ahead is None:
                 self._ahead = ahead
@@ -82,9 +80,7 @@ class Waiter:
             if self._subscription is None:
                 self._subscription = self._caller.subscribe(request.key)
                 continue
-            pause_s = _pause_s(ttl_ms, NEAR_POLL_S if is_near or not has_waited else FAR_POLL_S)
-            has_waited = True
-            heard = self._hear(self._subscription, pause_s)
+            heard = self._hear(self._subscription, _pause_s(ttl_ms))
             grant = self._handed_over(heard, asked) if heard is not None else None
             if grant is not None:
                 return grant
@@ -157,11 +153,11 @@ class Waiter:
         )
 
 
-def _pause_s(ttl_ms: int, poll_s: float) -> float:
+def _pause_s(ttl_ms: int) -> float:
     """How long to wait before asking again, if the holder has ttl_ms left."""
-    poll_s *= random.uniform(0.8, 1.0)  # noqa: S311 - spreads the load, no secret
+    poll_s = POLL_S * random.uniform(0.8, 1.0)  # noqa: S311 - spreads the load, no secret
     if ttl_ms < 0:
         return poll_s
     # Whoever asks first after a dead or frozen holder's end makes Redis serve the next.
-    late_s = poll_s * random.uniform(0.001, 0.01)  # noqa: S311
+    late_s = random.uniform(0.002, 0.02)  # noqa: S311
     return min(poll_s, max(SHORTEST_POLL_S, ttl_ms / 1_000 + late_s))

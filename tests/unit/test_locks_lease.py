@@ -178,7 +178,7 @@ def test_what_could_not_be_cleaned_up_is_tried_until_it_is_done() -> None:
     assert done.wait(PATIENCE_S)
     renewer.stop()
     assert len(tries) == 3
-    assert not renewer.has_chores()
+    assert not renewer.owes()
 
 
 def test_what_can_no_longer_matter_is_not_tried_again() -> None:
@@ -191,7 +191,7 @@ def test_what_can_no_longer_matter_is_not_tried_again() -> None:
     renewer = Renewer("renewer-test", lambda leases: None)
     renewer.add_chore(Chore(clean, every_ns=NS_PER_MS, until_ns=now_ns()))
     for _ in range(PATIENCE_S * 100):
-        if tries and not renewer.has_chores():
+        if tries and not renewer.owes():
             break
         threading.Event().wait(0.01)
     renewer.stop()
