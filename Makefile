@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 NODE_LOCK := $(wildcard tests/node/package-lock.json)
 NODE_STAMP := $(if $(NODE_LOCK),tests/node/node_modules/.payonce-stamp)
 
-.PHONY: help run test check format migrate states bench bench-locks clean system
+.PHONY: help run test check format migrate states flask bench bench-locks clean system
 
 help: ## Show this list
 	@echo "Payonce. Usage: make TARGET [NAME=value]"
@@ -46,6 +46,9 @@ migrate: $(VENV)/runtime.stamp ## Bring the database of `make run` (or DATABASE_
 
 states: $(VENV)/runtime.stamp ## Draw the state machines into docs/
 	@exec $(BIN)/python scripts/run.py flask states
+
+flask: $(VENV)/runtime.stamp ## A command of the shop, beside `make run` [ARGS="locks show"]
+	@exec $(BIN)/python scripts/run.py flask $(ARGS)
 
 bench: system $(VENV)/dev.stamp ## Measure a payment against the hand-written floor
 	@exec $(BIN)/python -m benchmarks

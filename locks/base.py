@@ -60,7 +60,14 @@ class BaseLock(ABC):
         request = Request(key, token, lease_ms, wait_ms, fence_floor, Deadline(wait_ms))
         grant = self._take_and_tell(request, self._tell) if self._tell else self._take(request)
         lease = HeldLease(grant, self._give_back, self._doubt, self._complete)
-        self._renewer.add(lease)
+        try:
+            self._renewer.add(lease)
+        except RuntimeError as error:  # the host has no thread left
+            lease.release()
+            raise LockUnavailable(f"There can be no thread to renew the lease: {error}") from error
+        if self._closed:  # while we waited
+            lease.release()
+            self._check_open()
         return lease
 
     def realm(self) -> str:

@@ -56,7 +56,7 @@ class Renewer:
         self._stopping = False
 
     def add(self, lease: HeldLease) -> None:
-        """Renew this lease from now on."""
+        """Renew this lease from now on. Raises RuntimeError if there can be no thread for it."""
         with self._changed:
             self._held[lease.token] = lease
             self._wake_by(lease.renew_at_ns)
@@ -72,7 +72,10 @@ class Renewer:
         """Try this from now on, until it is over."""
         with self._changed:
             self._chores.append(chore)
-            self._wake_by(chore.next_ns)
+            try:
+                self._wake_by(chore.next_ns)
+            except RuntimeError as error:
+                log.warning("A lock's clean-up must wait for the next lease: %s", error)
 
     def owes(self) -> bool:
         """Whether something could not be given back yet."""
@@ -111,8 +114,9 @@ class Renewer:
             return
         if self._thread is None:
             self._asked_for_ns = at_ns
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread  # only now: one that could not start is tried again next time
         elif at_ns < self._wakes_at_ns:
             self._asked_for_ns = self._wakes_at_ns = at_ns
             self._changed.notify()

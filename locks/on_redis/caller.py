@@ -67,19 +67,29 @@ class Caller:
         raise AssertionError("unreachable")
 
     def run_all(self, script: Script, calls: Sequence[Call]) -> list[Reply]:
-        """The replies to many runs of one script, in one round trip to each server."""
+        """The replies to many runs of one script, in one round trip to each server.
+
+        Raises nothing: a run that failed has its LockUnavailable in its reply's place, and takes
+        no other along.
+        """
         started_ns = now_ns()
-        for attempt in itertools.count(1):
-            try:
-                replies = self._ask_all(script, calls)
+        replies: list[Reply] = [None] * len(calls)
+        left: Sequence[int] = range(len(calls))
+        for attempt in range(1, ATTEMPTS + 1):
+            self._ask_all(script, calls, left, replies)
+            left = [number for number in left if isinstance(replies[number], LinkBroken)]
+            if not left or attempt == ATTEMPTS or _is_late(started_ns):
                 break
-            except (LinkBroken, Refused) as error:
-                if attempt == ATTEMPTS or _is_late(started_ns):
-                    raise LockUnavailable(f"Redis: {error}") from error
             time.sleep(RETRY_PAUSE_S)
         for number, (key, arguments) in enumerate(calls):
-            if isinstance(replies[number], Refused):  # a script not known, a key moved
-                replies[number] = self.run(script, key, *arguments)
+            reply = replies[number]
+            if isinstance(reply, Refused) and not _is_late(started_ns):
+                try:  # a script not known, a key moved
+                    replies[number] = self.run(script, key, *arguments)
+                except LockUnavailable as error:
+                    replies[number] = error
+            elif isinstance(reply, LinkBroken | Refused):
+                replies[number] = LockUnavailable(f"Redis: {reply}")
         return replies
 
     @property
@@ -151,22 +161,27 @@ class Caller:
             return LockUnavailable(f"Redis refused: {error}{self._route.advice(error)}")
         return LockUnavailable(f"Redis at {node}: {error}" if node else f"Redis: {error}")
 
-    def _ask_all(self, script: Script, calls: Sequence[Call]) -> list[Reply]:
-        """Refusals are among the replies. Raises LinkBroken; Refused if a server lets nobody in."""
+    def _ask_all(
+        self, script: Script, calls: Sequence[Call], asked: Sequence[int], replies: list[Reply]
+    ) -> None:
+        """Put the replies to the calls `asked` into their places, or the failure of each."""
         by_node: dict[Node, list[int]] = defaultdict(list)
-        for number, (key, _) in enumerate(calls):
-            by_node[self._route.node_for(key)].append(number)
-        replies: list[Reply] = [None] * len(calls)
+        for number in asked:
+            try:
+                by_node[self._route.node_for(calls[number][0])].append(number)
+            except (LinkBroken, Refused) as error:
+                replies[number] = error
         for node, numbers in by_node.items():
             requests = [script.by_sha(calls[number][0], *calls[number][1]) for number in numbers]
+            answers: Sequence[Reply]
             try:
                 answers = node.ask_all(requests)
-            except LinkBroken:
-                self._route.broke(node)
-                raise
+            except (LinkBroken, Refused) as error:  # the latter if the server lets nobody in
+                if isinstance(error, LinkBroken):
+                    self._route.broke(node)
+                answers = [error] * len(numbers)
             for number, answer in zip(numbers, answers, strict=True):
                 replies[number] = answer
-        return replies
 
     def _ask(self, node: Node, script: Script, request: bytes, is_detour: bool) -> Reply:
         if is_detour:

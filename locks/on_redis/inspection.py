@@ -2,6 +2,7 @@
 
 import logging
 
+from locks.errors import LockUnavailable
 from locks.inspection import HeldKey
 from locks.on_redis.caller import Caller
 from locks.on_redis.link import Reply, packed
@@ -25,6 +26,9 @@ def list_held(caller: Caller, limit: int) -> list[HeldKey]:
             batch = keys[start : start + BATCH]
             replies = caller.run_all(INSPECT, [(key, ("look",)) for key in batch])
             for key, reply in zip(batch, replies, strict=True):
+                if isinstance(reply, LockUnavailable):
+                    log.warning("The lease on %s cannot be shown: %s", key, reply)
+                    continue
                 held = as_held_key(key, reply)
                 if held is not None:
                     shown.append(held)

@@ -48,12 +48,14 @@ class RedisLock(BaseLock):
         super().__init__(observer)
 
     def _take(self, request: Request) -> Grant:
-        waiter = Waiter(self._calls, request)
+        waiter = Waiter(self._calls, request, self._check_open)
         try:
             return waiter.wait()
         except LockUnavailable:
-            # It may have been granted or queued for all we know; asking now would only hang again.
-            self._free_later(request.key, request.token, "", request.lease_ms)
+            # It may have been granted or queued for all we know; asking now would only hang again,
+            # unless it was us who closed.
+            free = self._free_for_sure if self._closed else self._free_later
+            free(request.key, request.token, "", request.lease_ms)
             raise
         except LockTimeout:
             if waiter.is_queued:
@@ -68,11 +70,16 @@ class RedisLock(BaseLock):
     def _renew(self, leases: list[HeldLease]) -> None:
         sent_ns = now_ns()
         calls = [(lease.key, (lease.token, lease.lease_ms)) for lease in leases]
+        failure: LockUnavailable | None = None
         for lease, reply in zip(leases, self._calls.run_all(RENEW, calls), strict=True):
-            if reply == 1:
+            if isinstance(reply, LockUnavailable):
+                failure = reply
+            elif reply == 1:
                 lease.extend(sent_ns, lease.lease_ms)
             else:
                 self._renewer.lose(lease, "Redis no longer has it: it ran out or was wiped.")
+        if failure is not None:
+            raise failure
 
     def _free(self, key: str, token: str, place: str) -> bool:
         # The answer says whether the token held the key. After a lost reply and a second try it

@@ -2,6 +2,7 @@
 
 import random
 import secrets
+from collections.abc import Callable
 from typing import NamedTuple
 
 from locks.base import Request
@@ -50,9 +51,11 @@ class Asked(NamedTuple):
 class Waiter:
     """Waits for one request. `leave` must be called in the end, whatever came of it."""
 
-    def __init__(self, caller: Caller, request: Request) -> None:
+    def __init__(self, caller: Caller, request: Request, check_open: Callable[[], None]) -> None:
+        """`check_open` raises LockUnavailable once the lock is closed."""
         self._caller = caller
         self._request = request
+        self._check_open = check_open
         self._subscription: Subscription | None = None
         self._ahead: int | None = None
         # Where the floor decides the fence, nobody else gets the same one by it.
@@ -67,6 +70,7 @@ class Waiter:
         if request.wait_ms:
             self._subscription = self._caller.idle_subscription(request.key)
         while True:
+            self._check_open()
             sent_ns = now_ns()
             reply = self._ask()
             if isinstance(reply, bytes):

@@ -47,8 +47,12 @@ def adopt(lock: LeaseLock, clock: Clock, *, anew: bool = False, reason: str = "a
     Whoever still holds a lease of the service before writes nothing more, whatever it believes.
     Does nothing where the books believe this one already; with `anew` an epoch begins even then.
     That is for a Redis that lost its data while its clock was set back: leases that it granted
-    before have fences above those that it grants now. Raises LockUnavailable.
+    before have fences above those that it grants now.
+
+    Raises LockUnavailable, and changes nothing, if this service does not answer: a slip in LOCK_URL
+    must not stop the shop that works on another one.
     """
+    lock.ping()
 
     def is_due(before: Epoch | None, realm: str) -> bool:
         return anew or before is None or before.realm != realm

@@ -261,11 +261,19 @@ def test_a_lock_service_that_is_away_ends_each_command_with_one_sentence(
         tmp_path,
     )
     with operator_of(kit) as away:
-        for arguments in (["show"], ["show", "--json"], ["release", code, "--yes"]):
+        for arguments in (
+            ["show"],
+            ["show", "--json"],
+            ["release", code, "--yes"],
+            ["adopt"],
+            ["adopt", "--anew"],
+        ):
             said = away.run(*arguments)
             assert said.exit_code == 1
             assert said.output.startswith("Error: The lock service cannot be reached")
             assert len(said.output.splitlines()) == 1
+    # Nobody's payments are refused for the sake of a service that is not there.
+    assert operator.run("adopt").output.endswith("nothing was changed.\n")
 
 
 @with_files

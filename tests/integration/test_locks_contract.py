@@ -25,7 +25,7 @@ from locks import (
     hold,
 )
 from tests.integration.locks_support import Collision, Process, Proxy, holder, storm
-from tests.processes import free_port
+from tests.processes import free_port, wait_until
 
 BACKENDS = ["file", "redis", "zookeeper"]
 # So that a dead holder's session ends soon; leases here are shorter still.
@@ -409,6 +409,54 @@ def test_a_waiter_that_is_killed_or_frozen_does_not_keep_the_key_from_the_next(
 
 
 # Forks, ends, failures
+
+
+def _waiters(lock: LeaseLock, key: str) -> int:
+    return sum(len(held.waiters) for held in lock.held() if held.key == key)
+
+
+def test_who_waits_when_its_lock_is_closed_is_told_and_leaves_nothing_behind(
+    url: str, lock: LeaseLock, other: LeaseLock, key: str
+) -> None:
+    with hold(lock, key, lease_ms=20_000, wait_ms=0):
+        before = _traces(url, key)
+        told: list[Exception] = []
+
+        def wait() -> None:
+            try:
+                other.acquire(key, lease_ms=20_000, wait_ms=PATIENCE_MS)
+            except LockUnavailable as error:
+                told.append(error)
+
+        waiting = threading.Thread(target=wait, daemon=True)
+        waiting.start()
+        wait_until(lambda: _waiters(lock, key) == 1, "it stands in the queue")
+        other.close()
+        waiting.join(PATIENCE_MS / 1_000)
+        assert len(told) == 1
+        wait_until(lambda: _traces(url, key) == before, "nothing is left of it")
+    assert _is_free(lock, key)
+
+
+def test_a_lease_that_no_thread_could_renew_is_refused_and_the_next_one_is_renewed(
+    lock: LeaseLock, other: LeaseLock, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock.ping()  # ZooKeeper's client has its own threads by now
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("lease-renewer"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as crowded:
+        crowded.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(LockUnavailable, match="thread"):
+            lock.acquire(key, lease_ms=20_000, wait_ms=0)
+    assert _is_free(other, key)
+    with hold(lock, key, lease_ms=1_000, wait_ms=0) as lease:
+        time.sleep(2.0)  # renewed since, or lost
+        lease.ensure_held()
 
 
 def _in_child(lock: LeaseLock, lease: Lease, key: str) -> str:

@@ -431,3 +431,18 @@ def _has_waiters(lock: RedisLock, key: str, count: int) -> bool:
 
 def _shown_as(process: Process) -> str:
     return f"{re.sub('[^0-9A-Za-z-]', '-', socket.gethostname())[:48]} {process.pid}"
+
+
+def test_one_damaged_key_costs_no_other_lease_its_renewal_nor_the_list_its_rest(
+    lock: RedisLock, client: redis.Redis, key: str
+) -> None:
+    damaged = lock.acquire(f"{key}-damaged", lease_ms=1_000, wait_ms=0)
+    with hold(lock, key, lease_ms=1_000, wait_ms=0) as lease:
+        owner = lock_keys(damaged.key)[0]
+        client.delete(owner)
+        client.rpush(owner, "no lease of ours")
+        wait_until(damaged.lost.is_set, "the damaged lease is lost")
+        time.sleep(1.0)  # the other was renewed since, or is lost as well
+        lease.ensure_held()
+        assert key in [held.key for held in lock.held()]
+    client.delete(owner)

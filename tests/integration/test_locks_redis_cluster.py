@@ -1,6 +1,7 @@
 """Leases in a real Redis Cluster of three nodes."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
@@ -174,6 +175,10 @@ def test_a_dead_node_takes_only_its_own_keys_away() -> None:
             for node in kit.nodes:
                 with node.client() as client:
                     client.config_set("cluster-require-full-coverage", "no")
+            leases = [
+                lock.acquire(_key_at(kit, node, "held"), lease_ms=2_000, wait_ms=0)
+                for node in range(3)
+            ]
             kit.nodes[1].process.kill9()
             with pytest.raises(LockUnavailable):
                 lock.acquire(keys[1], lease_ms=1_000, wait_ms=PATIENCE_MS)
@@ -181,6 +186,9 @@ def test_a_dead_node_takes_only_its_own_keys_away() -> None:
                 lock.acquire(key, lease_ms=1_000, wait_ms=0).release()
             with pytest.raises(LockUnavailable):
                 lock.ping()
+            wait_until(leases[1].lost.is_set, "the dead node's lease is lost")
+            time.sleep(2.0)  # the others have been renewed since, or would be lost as well
+            assert [lease.lost.is_set() for lease in leases] == [False, True, False]
         finally:
             lock.close()
 
