@@ -11,16 +11,16 @@ any two steps. The file is deleted with its last holder if nobody waits.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 
 from locks.clock import NS_PER_MS, now_ns
-from locks.errors import LockUnavailable
 from locks.on_files.bell import reach, ring
 from locks.on_files.flock import StrPath, free_early, lock_file, unlock_file, unusable
 from locks.on_files.host import boot_id
 from locks.on_files.record import (
+    SLOTS,
     LeaseRecord,
     Waiter,
     read_record,
@@ -29,8 +29,6 @@ from locks.on_files.record import (
     write_waiter,
 )
 
-# More waiters than this for one key wait without order until there is room.
-SLOTS = 1_024
 # A waiter that was handed the key must wake within this time, or it loses its turn.
 CLAIM_MS = 2_000
 
@@ -221,14 +219,14 @@ def read_at(path: StrPath) -> LeaseRecord | None:
 
 @contextmanager
 def _opened(path: StrPath) -> Iterator[int | None]:
+    file = None
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        yield None
-        return
-    except OSError as error:
-        raise LockUnavailable(f"{path}: {error.strerror}.") from error
-    try:
+        # Without O_NONBLOCK a pipe in a key's place would keep us until somebody writes to it.
+        with suppress(FileNotFoundError):
+            file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         yield file
+    except OSError as error:
+        raise unusable(path, error) from error
     finally:
-        os.close(file)
+        if file is not None:
+            os.close(file)

@@ -48,11 +48,13 @@ from locks.inspection import HeldKey
 from locks.observe import LockObserver
 from locks.on_files.bell import Bell, Bells
 from locks.on_files.fence import mint
+from locks.on_files.flock import unusable
 from locks.on_files.host import death_watch
 from locks.on_files.key_file import KeyFile, OpenedKey, peek, read_at
 from locks.on_files.mounts import shared_type
 from locks.on_files.record import LeaseRecord, Waiter, my_record, my_waiter
 from locks.on_files.sweep import Sweep
+from locks.protocol import KEY_PATTERN
 
 # For the few microseconds in which another process reads or writes the record.
 PATIENCE_S = 0.2
@@ -179,24 +181,33 @@ class FileLock(BaseLock):
             turn.bell = None
 
     def _renew(self, leases: list[HeldLease]) -> None:
+        broken = None
         for lease in leases:
-            sent_ns = now_ns()
-            with self._open(lease.key, create=False) as key:
-                if key is None:
-                    if not (self._held / lease.key).exists():
-                        self._renewer.lose(lease, "Its file was deleted.")
-                    continue
-                record = key.record
-                if record is None or record.token != lease.token:
-                    self._renewer.lose(lease, "It ran out or was ended, and the key went on.")
-                    continue
-                if record.end_ns <= sent_ns:
-                    self._renewer.lose(lease, "It ran out before it could be renewed.")
-                    key.give_up()
-                    continue
-                end_ns = sent_ns + lease.lease_ms * NS_PER_MS
-                key.take(replace(record, end_ns=end_ns))
-                lease.extend(sent_ns)
+            try:
+                self._renew_one(lease)
+            except LockUnavailable as error:
+                broken = error  # Of this key alone: the others must not be lost with it.
+        if broken is not None:
+            raise broken
+
+    def _renew_one(self, lease: HeldLease) -> None:
+        sent_ns = now_ns()
+        with self._open(lease.key, create=False) as key:
+            if key is None:
+                if not (self._held / lease.key).exists():
+                    self._renewer.lose(lease, "Its file was deleted.")
+                return
+            record = key.record
+            if record is None or record.token != lease.token:
+                self._renewer.lose(lease, "It ran out or was ended, and the key went on.")
+                return
+            if record.end_ns <= sent_ns:
+                self._renewer.lose(lease, "It ran out before it could be renewed.")
+                key.give_up()
+                return
+            end_ns = sent_ns + lease.lease_ms * NS_PER_MS
+            key.take(replace(record, end_ns=end_ns))
+            lease.extend(sent_ns)
 
     def _free(self, key: str, token: str, place: str) -> bool:
         with self._open(key, create=False) as file:
@@ -210,14 +221,25 @@ class FileLock(BaseLock):
 
     def _list_held(self, limit: int) -> list[HeldKey]:
         self._make_folders()
+        try:
+            names = sorted(os.listdir(self._held))
+        except OSError as error:
+            raise unusable(self._held, error) from error
         shown: list[HeldKey] = []
-        for name in sorted(os.listdir(self._held)):
+        for name in names:
             if len(shown) >= limit:
                 break
-            held = _shown(name, *peek(self._held / name))
+            held = self._look_at(name) if KEY_PATTERN.fullmatch(name) else None
             if held is not None:
                 shown.append(held)
         return shown
+
+    def _look_at(self, key: str) -> HeldKey | None:
+        try:
+            return _shown(key, *peek(self._held / key))
+        except LockUnavailable as error:
+            # It stands in this key's way, so it is shown; and the other keys are shown too.
+            return HeldKey(key, error.detail, 0, None)
 
     def _break(self, key: str) -> HeldKey | None:
         self._make_folders()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,9 +13,16 @@ from locks.on_files.host import UNKNOWN, boot_id, is_gone, pid_namespace, start_
 # process that is killed leaves the block before or the block after.
 RECORD_BYTES = 512
 WAITER_BYTES = 256
+# More waiters than this for one key wait without order until there is room.
+SLOTS = 1_024
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 # A host's name is cut to this, so that a block is never too small.
 HOST_SIGNS = 63
+# What a file says may be damage, or not ours at all: it is believed within these bounds only.
+# A number past the last one would not fit a system call's argument.
+_MAX_INT, _MAX_PID = 2**63 - 1, 2**31 - 1
+# A bell is opened and written to, so its name must not lead out of its folder.
+_BELL = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -98,12 +106,13 @@ def _me(pid: int) -> tuple[int, str, str, str]:
 
 
 def read_record(file: int) -> LeaseRecord | None:
-    """The record in an open file; None if there is none that can be read."""
+    """The record in an open file; None if there is none that can be read and be true."""
     fields = _read(file, RECORD_BYTES, 0)
     try:
-        return LeaseRecord(**fields) if fields else None
+        record = LeaseRecord(**fields) if fields else None
     except TypeError:
         return None
+    return record if record is not None and _can_be(record) else None
 
 
 def write_record(file: int, record: LeaseRecord) -> None:
@@ -112,12 +121,13 @@ def write_record(file: int, record: LeaseRecord) -> None:
 
 
 def read_waiter(file: int, slot: int) -> Waiter | None:
-    """The waiter in a slot behind the record; None if it is blank."""
+    """The waiter in a slot behind the record; None if it is blank, or cannot be one."""
     fields = _read(file, WAITER_BYTES, RECORD_BYTES + slot * WAITER_BYTES)
     try:
-        return Waiter(**fields) if fields else None
+        waiter = Waiter(**fields) if fields else None
     except TypeError:
         return None
+    return waiter if waiter is not None and _can_wait(waiter) else None
 
 
 def write_waiter(file: int, slot: int, waiter: Waiter | None) -> None:
@@ -126,13 +136,43 @@ def write_waiter(file: int, slot: int, waiter: Waiter | None) -> None:
     _write(file, fields, WAITER_BYTES, RECORD_BYTES + slot * WAITER_BYTES)
 
 
+def _can_be(record: LeaseRecord) -> bool:
+    texts = record.token, record.boot, record.pid_ns, record.started, record.host
+    numbers = record.fence, record.end_ns, record.freed_ns, record.first, record.after
+    return (
+        _are_texts(texts)
+        and _are_numbers(*numbers, record.pid)
+        and 0 < record.pid <= _MAX_PID
+        and record.first <= record.after <= record.first + SLOTS
+    )
+
+
+def _can_wait(waiter: Waiter) -> bool:
+    texts = waiter.token, waiter.bell, waiter.pid_ns, waiter.started, waiter.host
+    return (
+        _are_texts(texts)
+        and _are_numbers(waiter.pid)
+        and 0 < waiter.pid <= _MAX_PID
+        and _BELL.fullmatch(waiter.bell) is not None
+    )
+
+
+def _are_texts(values: tuple[object, ...]) -> bool:
+    return {*map(type, values)} == {str}
+
+
+def _are_numbers(*values: int) -> bool:
+    # Not isinstance, by which true and false are integers.
+    return {*map(type, values)} == {int} and min(values) >= 0 and max(values) <= _MAX_INT
+
+
 def _read(file: int, size: int, place: int) -> dict[str, Any] | None:
     block = os.pread(file, size, place)
     if not block or block.isspace():
         return None
     try:
         fields = json.loads(block.decode("ascii"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return fields if isinstance(fields, dict) else None
 

@@ -12,9 +12,10 @@ import pytest
 from locks import from_url, hold
 from locks.clock import NS_PER_S, now_ns
 from locks.on_files.bell import Bell, Bells, reach
-from locks.on_files.key_file import SLOTS, KeyFile, OpenedKey, peek
+from locks.on_files.key_file import KeyFile, OpenedKey, peek
 from locks.on_files.record import (
     RECORD_BYTES,
+    SLOTS,
     WAITER_BYTES,
     Waiter,
     my_record,
