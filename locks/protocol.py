@@ -56,7 +56,8 @@ class LeaseLock(Protocol):
         the key and asks again waits in vain.
 
         Raises ValueError for a bad argument, LockTimeout when another holder kept the key, and
-        LockUnavailable within about two seconds when the service does not answer.
+        LockUnavailable: within about two seconds when the service does not answer, and at the next
+        question to it for who stands in a queue already (README has how soon that is).
         """
         ...
 
