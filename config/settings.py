@@ -60,8 +60,8 @@ class Settings:
     public_url: str
     wechatpay: WeChatPaySettings
     alipay: AlipaySettings
-    # A lease outlives the slowest gateway call made under it (connect + read, twice), and is
-    # renewed while held; it bounds only how long a dead holder blocks an order.
+    # It is renewed while held, so a gateway call may take longer; it bounds only how long a dead
+    # holder blocks an order.
     lock_lease_ms: int = 15_000
     # A second pay request waits this long for the first, then answers "in progress".
     lock_wait_ms: int = 3_000
