@@ -1,8 +1,9 @@
 """LOCK_URL: which lock service, and where."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
 from locks.errors import LockConfigError
 from locks.observe import LockObserver
@@ -11,11 +12,15 @@ from locks.on_files.mounts import shared_type
 from locks.on_redis.lock import RedisLock
 from locks.on_zookeeper.lock import MAX_SESSION_MS, MIN_SESSION_MS, SESSION_MS, ZooKeeperLock
 from locks.protocol import LeaseLock
-from locks.url_parts import check_options
+from locks.url_parts import check_options, hosts_and_ports, number, split_url
 
 _Maker = Callable[[str, SplitResult, LockObserver | None], LeaseLock]
 
 _ZOOKEEPER_PORT = 2181
+_NO_ZOOKEEPER = (
+    "There is no host and port that can be read. Write zookeeper://h1:2181,h2:2181/, "
+    "with user:password@ before the hosts if there are any."
+)
 
 
 def from_url(url: str, observer: LockObserver | None = None) -> LeaseLock:
@@ -31,10 +36,7 @@ def from_url(url: str, observer: LockObserver | None = None) -> LeaseLock:
 
     Raises LockConfigError, which says what is wrong and how to mend it; it never quotes a password.
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # whose text may quote a password
-        raise LockConfigError("It is not a URL: its host or port cannot be read.") from None
+    parts = split_url(url)
     make = _BY_SCHEME.get(parts.scheme)
     if make is None:
         known = ", ".join(f"{scheme}://" for scheme in _BY_SCHEME)
@@ -50,32 +52,24 @@ def _zookeeper(url: str, parts: SplitResult, observer: LockObserver | None) -> L
     if "@" in parts.path + parts.query:
         raise LockConfigError("In a user or password write %2F for /, %3F for ? and %40 for @.")
     options = check_options(parts, {"session_ms"})
-    user, at, places = parts.netloc.rpartition("@")
-    hosts = [_zookeeper_host(host) for host in places.split(",")]
-    session = options.get("session_ms", str(SESSION_MS))
-    if not session.isdecimal() or not MIN_SESSION_MS <= int(session) <= MAX_SESSION_MS:
-        raise LockConfigError(
-            f"session_ms is {session!r}, but must be {MIN_SESSION_MS} to {MAX_SESSION_MS}."
-        )
+    user, at, hosts = parts.netloc.rpartition("@")
+    places = hosts_and_ports(hosts, _ZOOKEEPER_PORT, _NO_ZOOKEEPER)
+    session_ms = number(options.get("session_ms", str(SESSION_MS)), MAX_SESSION_MS)
+    if session_ms is None or session_ms < MIN_SESSION_MS:
+        raise LockConfigError(f"session_ms must be {MIN_SESSION_MS} to {MAX_SESSION_MS}.")
     chroot = unquote(parts.path).rstrip("/")
     if any(part in ("", ".", "..") for part in chroot.split("/")[1:]):
-        raise LockConfigError(f"The path {chroot!r} has an empty part or dots. Write /shop/locks.")
+        raise LockConfigError("The path has an empty part or dots. Write /shop/locks.")
     return ZooKeeperLock(
-        ",".join(hosts) + chroot,
-        session_ms=int(session),
+        ",".join(_zookeeper_host(*place) for place in places) + chroot,
+        session_ms=session_ms,
         credentials=_zookeeper_credentials(user) if at else "",
         observer=observer,
     )
 
 
-def _zookeeper_host(host: str) -> str:
-    name, colon, port = host.rpartition(":")
-    if not colon:
-        name, port = host, str(_ZOOKEEPER_PORT)
-    if not name or not port.isdecimal() or not 0 < int(port) < 65_536:
-        # Not quoted: where the @ was forgotten it may be a password.
-        raise LockConfigError("There is no host and port. Write zookeeper://h1:2181,h2:2181/.")
-    return f"{name}:{port}"
+def _zookeeper_host(name: str, port: int) -> str:
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
 
 def _zookeeper_credentials(text: str) -> str:
@@ -89,12 +83,14 @@ def _zookeeper_credentials(text: str) -> str:
 def _file(url: str, parts: SplitResult, observer: LockObserver | None) -> LeaseLock:
     check_options(parts, set())
     if parts.netloc not in ("", "localhost"):
+        # The host is not quoted: it may be another scheme's, with user and password.
         raise LockConfigError(
-            f"A folder's URL has three slashes; this one names the host {parts.netloc!r}. "
+            "A folder's URL has three slashes; this one names a host. "
             "Write file:///var/lib/shop/locks."
         )
     folder = Path(unquote(parts.path))
-    if not folder.is_absolute() or folder == Path("/"):
+    # Dots, slashes and links may all lead to the root folder.
+    if not folder.is_absolute() or os.path.realpath(folder) == "/":
         raise LockConfigError("It names no folder. Write file:///var/lib/shop/locks.")
     kind = shared_type(folder)
     if kind is not None:

@@ -5,6 +5,7 @@ kernel's clock and wake each other through its pipes. On a file system that seve
 each host would take the others' holders for dead.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def shared_type(folder: Path, mountinfo: Path = MOUNTINFO) -> str | None:
         text = mountinfo.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return None
-    found = type_of(folder.resolve(), text)
+    # Not Path.resolve, which raises RuntimeError for links that lead round.
+    found = type_of(Path(os.path.realpath(folder)), text)
     return found if found in SHARED_TYPES else None
 
 

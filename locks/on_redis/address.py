@@ -1,11 +1,11 @@
 """The URLs of the Redis lock, and what they say."""
 
 from dataclasses import dataclass
-from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlencode
 
 from locks.errors import LockConfigError
 from locks.on_redis.link import Endpoint
-from locks.url_parts import check_options, hosts_and_ports
+from locks.url_parts import check_options, hosts_and_ports, number, split_url
 
 REDIS_PORT, SENTINEL_PORT = 6379, 26379
 # What may follow the question mark. Time-outs and retries are ours to bound, not the URL's.
@@ -15,6 +15,8 @@ _SENTINEL_OPTIONS = {"sentinel_user", "sentinel_password"}
 _BOOLEANS = {"true", "false", "1", "0", "yes", "no"}
 # More replicas than this would make every lease wait for the slowest of many.
 MAX_WAIT_REPLICAS = 5
+# Redis keeps the number of its databases in 31 bits.
+_MAX_DATABASE = 2**31 - 1
 _EXAMPLES = {
     "": "host:6379/0",
     "sentinel": "h1:26379,h2:26379,h3:26379/service/0",
@@ -45,13 +47,15 @@ def parse_redis_url(url: str) -> RedisAddress:
     redis+sentinel://user:password@h1:26379,h2:26379/service/0?sentinel_password=…
     redis+cluster://user:password@h1:7000,h2:7000
     """
-    parts = urlsplit(url)
+    parts = split_url(url)
     kind = parts.scheme.partition("+")[2]
     known = _OPTIONS | _SENTINEL_OPTIONS if kind == "sentinel" else _OPTIONS
     options = check_options(parts, known)
     _check_tls(parts, options)
     if parts.scheme == "unix":
         return _socket(parts, options)
+    if "@" in parts.path:
+        raise LockConfigError("In a user or password write %2F for / and %40 for @.")
     example = f"{parts.scheme}://{_EXAMPLES[kind]}"
     userinfo, _, hosts = parts.netloc.rpartition("@")
     if not hosts:
@@ -59,7 +63,12 @@ def parse_redis_url(url: str) -> RedisAddress:
     if userinfo and ":" not in userinfo:
         raise LockConfigError("It has a user but no password. Write user:password@host.")
     port = SENTINEL_PORT if kind == "sentinel" else REDIS_PORT
-    places = hosts_and_ports(hosts, port, example)
+    places = hosts_and_ports(
+        hosts,
+        port,
+        f"A host and its port (1 to 65535) cannot be read. Write {example}, with user:password@ "
+        "before it if there are any; a slash in a password is %2F.",
+    )
     if kind == "sentinel":
         return _with_sentinels(parts, options, userinfo, places)
     database = _database(parts.path, options)
@@ -77,7 +86,7 @@ def _socket(parts: SplitResult, options: dict[str, str]) -> RedisAddress:
     if parts.hostname or not parts.path.strip("/"):
         raise LockConfigError("It names no socket. Write unix:///run/redis.sock?db=0.")
     url = f"unix://{parts.netloc}{parts.path}?db={_database('', options)}"
-    return RedisAddress((Endpoint.of_url(url),), wait_replicas=_wait_replicas(options))
+    return RedisAddress((_endpoint(url),), wait_replicas=_wait_replicas(options))
 
 
 def _with_sentinels(
@@ -112,7 +121,14 @@ def _server(
         host = f"[{host}]"
     tls = urlencode({name: options[name] for name in sorted(_TLS_OPTIONS & set(options))})
     scheme = parts.scheme.partition("+")[0]
-    return Endpoint.of_url(f"{scheme}://{userinfo}@{host}:{port}/{database}?{tls}")
+    return _endpoint(f"{scheme}://{userinfo}@{host}:{port}/{database}?{tls}")
+
+
+def _endpoint(url: str) -> Endpoint:
+    try:
+        return Endpoint.of_url(url)
+    except ValueError:  # whose text may quote a password
+        raise LockConfigError("redis-py cannot read it: see its hosts and its options.") from None
 
 
 def _check_tls(parts: SplitResult, options: dict[str, str]) -> None:
@@ -127,15 +143,15 @@ def _check_tls(parts: SplitResult, options: dict[str, str]) -> None:
 
 def _database(path: str, options: dict[str, str]) -> int:
     """From the path or, as redis-py has it, from the option `db`, which counts for more."""
-    named = options.get("db", path.strip("/"))
-    if named and not named.isdecimal():
+    database = number(options.get("db", path.strip("/")) or "0", _MAX_DATABASE)
+    if database is None:
         # Not quoted: after a password that has a bare slash, it is the password's end.
         raise LockConfigError("Redis databases (db) are numbers: redis://host:6379/0.")
-    return int(named or 0)
+    return database
 
 
 def _wait_replicas(options: dict[str, str]) -> int:
-    named = options.get("wait_replicas", "0")
-    if not named.isdecimal() or int(named) > MAX_WAIT_REPLICAS:
-        raise LockConfigError(f"wait_replicas is 0 to {MAX_WAIT_REPLICAS}, not {named!r}.")
-    return int(named)
+    replicas = number(options.get("wait_replicas", "0"), MAX_WAIT_REPLICAS)
+    if replicas is None:
+        raise LockConfigError(f"wait_replicas is 0 to {MAX_WAIT_REPLICAS}.")
+    return replicas

@@ -1,8 +1,11 @@
 """LOCK_URL says which lock service, or what is wrong with it."""
 
+from pathlib import Path
+
 import pytest
 
-from locks import LeaseLock, LockConfigError, from_url
+from locks import LeaseLock, LockConfigError, LockUnavailable, from_url
+from locks.on_redis.address import parse_redis_url
 
 
 @pytest.mark.parametrize(
@@ -21,6 +24,10 @@ from locks import LeaseLock, LockConfigError, from_url
         ("zookeeper://h1:2181,h2:2182/shop/locks?session_ms=4000", "zookeeper"),
         ("file:///var/lib/shop/locks", "file"),
         ("file://localhost/var/lib/shop%20one", "file"),
+        ("redis://u:a@b@h1:6379/0", "redis"),
+        ("redis+sentinel://h1/shop?sentinel_password=p@ss", "redis"),
+        ("unix:///run/redis@one/redis.sock", "redis"),
+        ("zookeeper://[::1]:2181,h_2,h-3.example./shop", "zookeeper"),
     ],
 )
 def test_a_good_url_gives_its_back_end(url: str, backend: str) -> None:
@@ -80,6 +87,36 @@ def test_a_good_url_gives_its_back_end(url: str, backend: str) -> None:
         ("file:///", "names no folder"),
         ("file:locks", "names no folder"),
         ("file:///var/locks?x=1", "option 'x'; there are none"),
+        ("file:////", "names no folder"),
+        ("file:///.", "names no folder"),
+        ("file:///../..", "names no folder"),
+        ("file:////../.", "names no folder"),
+        ("file:///%2e%2e", "names no folder"),
+        ("file:///var/..", "names no folder"),
+        ("file:///proc/self/root", "names no folder"),
+        ("file:///a%00b", "zero sign"),
+        ("file:///var/lib/a#b", "%23"),
+        ("redis://h1/0#", "%23"),
+        ("redis://h1/0?wait_replicas=" + "9" * 5_000, "wait_replicas"),
+        ("redis://h1/" + "1" * 5_000, "numbers"),
+        ("redis://h1/0?db=" + "1" * 5_000, "numbers"),
+        ("redis://h1/99999999999", "numbers"),
+        ("redis://h1/\u0663", "numbers"),
+        ("redis://h1:" + "1" * 5_000, "port (1 to 65535)"),
+        ("redis://h1:\u0663/0", "port (1 to 65535)"),
+        ("redis://::1/0", "host"),
+        ("redis://[h1]/0", "cannot be read"),
+        ("redis://h1]:6379/0", "cannot be read"),
+        ("redis://h%2Fx/0", "cannot be read"),
+        ("redis://h 1/0", "cannot be read"),
+        ("redis://h1\udcff/0", "UTF-8"),
+        ("redis://u:\udcff@h1/0", "UTF-8"),
+        ("unix:///run/a%00b", "zero sign"),
+        ("zookeeper://h1/%00", "zero sign"),
+        ("zookeeper://h1:\u0663", "no host and port"),
+        ("zookeeper://::1/shop", "no host and port"),
+        ("zookeeper://[h1]", "cannot be read"),
+        ("zookeeper://h1?session_ms=" + "1" * 5_000, "session_ms"),
     ],
 )
 def test_a_bad_url_is_refused_with_what_is_wrong(url: str, complaint: str) -> None:
@@ -105,9 +142,50 @@ def test_a_bad_url_is_refused_with_what_is_wrong(url: str, complaint: str) -> No
         "zookeeper://u:secret",
         "zookeeper://:secret@h1",
         "zookeeper://u:℀secret@h1",
+        "redis://u:secret:h1:1/0",
+        "redis://u:secret:h1/0",
+        "redis://secret:[::1]:6379/0",
+        "redis://u:[secret]@h1/x",
+        "redis://u:a?secret@h1/0",
+        "redis://u:1?secret@h1/0",
+        "redis://u:a?b&secret=@h1/0",
+        "redis://u:a?secret=b@h1/0",
+        "redis://u:a?secret",
+        "redis://u:a?secret=x",
+        "redis://u:1?secret:h1:6379/0",
+        "redis+sentinel://u:1/secret@h1/0",
+        "redis+cluster://u:secret:h1:1",
+        "redis+sentinel://h1/shop?sentinel_password=secret#",
+        "redis://h1/0?wait_replicas=secret",
+        "zookeeper://u:secret:h1:1",
+        "zookeeper://h1/secret//x",
+        "zookeeper://h1?session_ms=secret",
+        "file://u:secret@h1/var/lib/locks",
+        "redis://u:secret\udcff@h1/0",
+        "redis://u:secret%00@h1/0",
     ],
 )
 def test_no_complaint_quotes_a_password(url: str) -> None:
     with pytest.raises(LockConfigError) as caught:
         from_url(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_link_to_the_root_folder_is_no_folder_for_locks(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/")
+    with pytest.raises(LockConfigError, match="names no folder"):
+        from_url(f"file://{tmp_path}/link")
+
+
+def test_a_folder_behind_links_that_go_round_is_unavailable_when_used(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "link")
+    lock = from_url(f"file://{tmp_path}/link")
+    with pytest.raises(LockUnavailable):
+        lock.ping()
+    lock.close()
+
+
+def test_what_redis_py_cannot_read_is_refused_too() -> None:
+    with pytest.raises(LockConfigError) as caught:
+        parse_redis_url("redis://u:secret[@h1/0")
     assert "secret" not in str(caught.value)
