@@ -38,7 +38,7 @@ from locks.on_zookeeper.queue import (
     shard_of,
 )
 from locks.on_zookeeper.realm import ensemble_name
-from locks.on_zookeeper.session import REPLY_TIMEOUT_S, Credentials, Session, reply
+from locks.on_zookeeper.session import CLOSED, REPLY_TIMEOUT_S, Credentials, Session, reply
 from locks.on_zookeeper.waiter import Waiter
 from locks.renewal import NEVER_NS, Chore, Renewer
 
@@ -70,6 +70,7 @@ class ZooKeeperLock(BaseLock):
         self._session_ms = session_ms
         self._credentials = Credentials(credentials)
         self._current: Session | None = None
+        self._is_disconnected = False
         self._realm = -1, ""
         super().__init__(observer)
 
@@ -132,7 +133,10 @@ class ZooKeeperLock(BaseLock):
 
     def _do_later(self, run: Callable[[], bool], wait_ms: int = LEFT_OVER_EVERY_MS) -> None:
         """Try until it is done. A session that is over has taken its nodes along: so is it then."""
-        number = self._session().number
+        try:
+            number = self._session().number
+        except LockUnavailable:
+            return  # It was closed meanwhile.
         wait_ns = wait_ms * NS_PER_MS
 
         def run_or_not() -> bool:
@@ -164,11 +168,19 @@ class ZooKeeperLock(BaseLock):
         ]
         deadline = Deadline(int(REPLY_TIMEOUT_S * 1_000))
         reply(synced, deadline.left_s())
+        failed = None
         for lease, result in asked:
-            if _czxid(result, deadline) == lease.fence:
+            try:
+                stands = _czxid(result, deadline) == lease.fence
+            except LockUnavailable as error:
+                failed = error  # of this one; the others were answered, or will be
+                continue
+            if stands:
                 lease.extend(sent_ns, session.safe_ms)
             else:
                 self._renewer.lose(lease, NODE_GONE)
+        if failed is not None:
+            raise failed
 
     def _free(self, key: str, token: str, place: str) -> bool:
         if not place:  # the node's name is not known
@@ -203,8 +215,10 @@ class ZooKeeperLock(BaseLock):
         return "The connection to ZooKeeper is broken, its session may have ended." * suspended
 
     def _session(self) -> Session:
-        """The session of this process."""
+        """The session of this process. Raises LockUnavailable if it was closed."""
         with self._guard:
+            if self._is_disconnected:
+                raise LockUnavailable(CLOSED)
             if self._current is None:
                 self._current = Session(
                     self._hosts, self._session_ms, self._credentials, self._session_lost
@@ -216,6 +230,7 @@ class ZooKeeperLock(BaseLock):
 
     def _disconnect(self) -> None:
         with self._guard:
+            self._is_disconnected = True
             session, self._current = self._current, None
         if session is not None:
             session.close()

@@ -11,6 +11,7 @@ another look. Whoever gives up waiting, dies or is put out just vanishes, and th
 does a holder that never waited: whoever came right behind it saw that it was the first.
 """
 
+import re
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from kazoo.security import OPEN_ACL_UNSAFE
 
 from locks.inspection import HeldKey
 from locks.on_zookeeper.session import Session, ask, reply, unavailable
+from locks.protocol import KEY_PATTERN
 
 SHARDS = [f"leases/{number:02x}" for number in range(64)]
 # ZooKeeper's CreateMode.EPHEMERAL_SEQUENTIAL, and the version that means any.
@@ -32,6 +34,8 @@ WAITED = "waited:"
 # A sequence number is a signed 32-bit counter that starts again below zero when it is full
 # (ZooKeeper Programmer's Guide, Sequence Nodes). One queue is never half as long as that.
 WRAP = 2**32
+# Ten digits, the sign among them (ZooKeeper's PrepRequestProcessor: "%010d").
+NAME = re.compile(rf"({KEY_PATTERN.pattern})~([0-9A-Za-z]+)-([0-9]{{10}}|-[0-9]{{9,10}})")
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,22 @@ def shard_of(root: str, key: str) -> str:
 
 def queue_of(key: str, names: list[str]) -> list[Place]:
     """The queue of one key, its holder first, out of all the names in its shard."""
-    return _in_order([_place(name) for name in names if name.startswith(f"{key}~")])
+    return _in_order(_places([name for name in names if name.startswith(f"{key}~")]))
 
 
-def _place(name: str) -> Place:
-    key, _, rest = name.partition("~")
-    token, _, sequence = rest.partition("-")
-    return Place(key, token, int(sequence), name)
+def _places(names: list[str]) -> list[Place]:
+    """Those that are ours; what others put beside them neither holds nor waits."""
+    places = [_place(name) for name in names]
+    return [place for place in places if place is not None]
+
+
+def _place(name: str) -> Place | None:
+    found = NAME.fullmatch(name)
+    if found is None:
+        return None
+    key, token, digits = found.groups()
+    sequence = int(digits)
+    return Place(key, token, sequence, name) if -WRAP // 2 <= sequence < WRAP // 2 else None
 
 
 def _in_order(places: list[Place]) -> list[Place]:
@@ -138,9 +151,8 @@ def held_keys(session: Session, limit: int) -> list[HeldKey]:
     reply(synced)
     queues: dict[str, list[Place]] = defaultdict(list)
     for listed in asked:
-        for name in _names(listed):
-            if "~" in name:
-                queues[name.partition("~")[0]].append(_place(name))
+        for place in _places(_names(listed)):
+            queues[place.key].append(place)
     # All are asked for before the first is waited for.
     shown = [
         (key, _ask(client, shard_of(session.root, key), _in_order(queues[key])))
@@ -184,7 +196,8 @@ def _look(asked: Any) -> tuple[str, int] | None:
         data, stat = reply(asked)
     except NoNodeError:
         return None
-    return str(data, "utf-8", "replace"), stat.czxid
+    # None: another client can write a null.
+    return str(data or b"", "utf-8", "replace"), stat.czxid
 
 
 def _held_key(key: str, nodes: list[tuple[str, int] | None]) -> HeldKey | None:

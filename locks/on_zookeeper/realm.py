@@ -38,7 +38,7 @@ def _read(session: Session) -> str:
         data, _ = reply(found)
     except NoNodeError:
         return ""
-    return str(data, "ascii", "replace")
+    return str(data or b"", "ascii", "replace")
 
 
 def _give(session: Session) -> str:

@@ -2,8 +2,8 @@
 
 import itertools
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kazoo.client import KazooClient
@@ -38,6 +38,7 @@ FIRST_RECONNECT_S, LONGEST_RECONNECT_S = 0.05, 1.0
 MARGIN_DIVISOR = 2
 # A client that ended for good, as after a refused password, is replaced not more often than this.
 REPLACE_EVERY_MS = 1_000
+CLOSED = "This lock object was closed."
 
 _numbers = itertools.count()
 _INTERRUPTIONS = (ConnectionLoss, ConnectionClosedError, SessionExpiredError, SessionMovedError)
@@ -75,6 +76,8 @@ class Session:
         self._credentials = Credentials(credentials)
         self._on_loss = on_loss
         self._guard = threading.Lock()
+        self._is_closed = False
+        self._wakes: list[Callable[[], None]] = []
         self._number = next(_numbers)
         self._link = self._connect()
 
@@ -95,9 +98,9 @@ class Session:
         return bool(self._link.client.state != KazooState.CONNECTED)
 
     def client(self, timeout_s: float = CONNECT_TIMEOUT_S) -> Any:
-        """The connected client. Raises LockUnavailable if there is no connection in time."""
+        """The connected client. Raises LockUnavailable if there is none in time, or no more."""
         link = self._link
-        if link.is_up():
+        if link.is_up() and not self._is_closed:
             return link.client
         link = self._replace_if_dead(link)
         if link.wait(Deadline(int(timeout_s * 1_000))):
@@ -119,8 +122,32 @@ class Session:
                 reply(made)
 
     def close(self) -> None:
-        """End the session at the server, if it can be reached; its nodes go with it."""
+        """End the session at the server, if it can be reached; its nodes go with it.
+
+        Whoever waits is woken, and finds that there is no client any more.
+        """
+        with self._guard:
+            self._is_closed = True
+            wakes = list(self._wakes)
+        for wake in wakes:
+            wake()
         self._link.close()
+
+    @contextmanager
+    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
+        """Call this if the session is closed meanwhile. A client that stops calls no watcher.
+
+        Raises LockUnavailable if the session was closed before.
+        """
+        with self._guard:
+            if self._is_closed:
+                raise LockUnavailable(CLOSED)
+            self._wakes.append(wake)
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._wakes.remove(wake)
 
     def _connect(self) -> "_Link":
         client = KazooClient(
@@ -138,6 +165,8 @@ class Session:
     def _replace_if_dead(self, link: "_Link") -> "_Link":
         """The client to go on with: another one, with a new session, if this cannot come back."""
         with self._guard:
+            if self._is_closed:
+                raise LockUnavailable(CLOSED)
             if link is not self._link or not link.is_dead():
                 return self._link
             link.abandon()

@@ -156,7 +156,7 @@ class Waiter:
         if deadline.is_over():
             raise self._request.timeout()
         try:
-            event = next_event(self._client(), f"{self._shard}/{name}", deadline)
+            event = next_event(self._session, self._client(), f"{self._shard}/{name}", deadline)
         except NoNodeError:
             return GONE
         if event is None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from kazoo.protocol.serialization import write_string
+from kazoo.protocol.states import EventType
 
 from locks.clock import Deadline
-from locks.on_zookeeper.session import ask, reply
+from locks.on_zookeeper.session import Session, ask, reply
 
 # zookeeper.jute and ZooDefs.OpCode: what kazoo lacks of removing a watch (ZooKeeper 3.5).
 _REMOVE_WATCHES, _DATA_WATCH = 18, 2
@@ -31,25 +32,30 @@ class _RemoveWatches:
         return True
 
 
-def next_event(client: Any, path: str, deadline: Deadline) -> str | None:
+def next_event(session: Session, client: Any, path: str, deadline: Deadline) -> str | None:
     """The kind of what next becomes of a node (kazoo's EventType); None when nothing did in time.
 
-    Raises NoNodeError if it is gone already, LockUnavailable.
+    NONE says that the connection broke, or that the session was closed by us. Raises NoNodeError if
+    the node is gone already, LockUnavailable.
     """
     happened = threading.Event()
     kinds: list[str] = []
 
-    def tell(event: Any) -> None:
-        kinds.append(event.type)
+    def note(kind: str) -> None:
+        kinds.append(kind)
         happened.set()
 
-    # `get`, not `exists`: on a node that is gone already, `exists` leaves a watch behind.
-    reply(client.get_async(path, tell))
-    try:
-        happened.wait(deadline.left_s())
-    finally:
-        if not kinds:
-            _unwatch(client, path, tell)
+    def tell(event: Any) -> None:
+        note(event.type)
+
+    with session.waking(lambda: note(EventType.NONE)):
+        # `get`, not `exists`: on a node that is gone already, `exists` leaves a watch behind.
+        reply(client.get_async(path, tell))
+        try:
+            happened.wait(deadline.left_s())
+        finally:
+            if not kinds:
+                _unwatch(client, path, tell)
     return kinds[0] if kinds else None
 
 

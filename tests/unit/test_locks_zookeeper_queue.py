@@ -38,3 +38,9 @@ def test_the_order_holds_when_the_server_s_counter_is_full_and_starts_again_belo
 def test_the_order_holds_when_the_counter_comes_from_below_zero_to_zero() -> None:
     names = [_name("order", "second", 0), _name("order", "first", -1)]
     assert _tokens("order", names) == ["first", "second"]
+
+
+def test_what_the_server_did_not_number_for_us_is_in_no_queue() -> None:
+    foreign = ["order~x", "order~x-12x", "order~-0000000001", "order~a-9999999999"]
+    foreign += ["order~a-0000000001\n", "order~a-٠٠٠٠٠٠٠٠٠١", "order~a~b-0000000001"]
+    assert _tokens("order", [*foreign, _name("order", "ours", 7)]) == ["ours"]
