@@ -65,6 +65,9 @@ class BaseLock(ABC):
         except RuntimeError as error:  # the host has no thread left
             lease.release()
             raise LockUnavailable(f"There can be no thread to renew the lease: {error}") from error
+        except BaseException:  # raised by a signal's handler
+            lease.release()
+            raise
         if self._closed:  # while we waited
             lease.release()
             self._check_open()

@@ -118,8 +118,10 @@ class Renewer:
             thread.start()
             self._thread = thread  # only now: one that could not start is tried again next time
         elif at_ns < self._wakes_at_ns:
-            self._asked_for_ns = self._wakes_at_ns = at_ns
+            # First the call: an exception from a signal's handler may come between any two steps,
+            # and to be woken once too often does no harm.
             self._changed.notify()
+            self._asked_for_ns = self._wakes_at_ns = at_ns
 
     def _run(self) -> None:
         while True:
@@ -149,6 +151,8 @@ class Renewer:
         self._wakes_at_ns = 0
 
     def _drop_lost(self) -> None:
+        for lease in [each for each in self._held.values() if each.is_released]:
+            del self._held[lease.token]  # its release was interrupted by a signal's handler
         for lease in [each for each in self._held.values() if each.lost.is_set()]:
             del self._held[lease.token]
             self._tell_lost()

@@ -73,6 +73,13 @@ class Proxy:
         with self._guard:
             self._to_drop, self._drop_to, self._drop_silently = count, to, silently
 
+    def deafen(self) -> None:
+        """The connections there are stay open, but nothing comes from the server any more."""
+        with self._guard:
+            for link in self._links:
+                link.stays_open = True
+                link.loses_replies = True
+
     def cut(self) -> None:
         """End every connection now; what is under way is lost. New ones are served."""
         with self._guard:

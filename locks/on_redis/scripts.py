@@ -58,7 +58,7 @@ local function own(token, fence, ttl_ms)
 end
 
 local function grant(token, ttl_ms, floor, salt, now)
-  local last = redis.call('GET', fence_key) or 0
+  local last = tonumber(redis.call('GET', fence_key) or 0) or 0 -- damaged: the clock goes on
   local number = math.max(last + 1, now)
   if number <= floor then
     number = floor + 1 + salt

@@ -69,11 +69,14 @@ class Waiter:
         request = self._request
         if request.wait_ms:
             self._subscription = self._caller.idle_subscription(request.key)
+        heard_nothing = False
         while True:
             self._check_open()
             sent_ns = now_ns()
             reply = self._ask()
             if isinstance(reply, bytes):
+                if heard_nothing:
+                    self._drop()  # for all we know it is deaf
                 return self._granted(int(reply), sent_ns)
             ahead, ttl_ms, server_us = reply
             asked = Asked(sent_ns, now_ns(), server_us)
@@ -85,6 +88,7 @@ class Waiter:
                 self._subscription = self._caller.subscribe(request.key)
                 continue
             heard = self._hear(self._subscription, _pause_s(ttl_ms))
+            heard_nothing = heard is None
             grant = self._handed_over(heard, asked) if heard is not None else None
             if grant is not None:
                 return grant
@@ -122,9 +126,14 @@ class Waiter:
         try:
             return subscription.wait_for(self._request.token, timeout_s)
         except (LinkBroken, Refused):
-            subscription.home.drop(subscription)
-            self._subscription = None
+            self._drop()
             return None
+
+    def _drop(self) -> None:
+        """No other waiter must rely on this subscription."""
+        if self._subscription is not None:
+            self._subscription.home.drop(self._subscription)
+            self._subscription = None
 
     def _granted(self, fence: int, sent_ns: int) -> Grant:
         request = self._request

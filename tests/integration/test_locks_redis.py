@@ -446,3 +446,13 @@ def test_one_damaged_key_costs_no_other_lease_its_renewal_nor_the_list_its_rest(
         lease.ensure_held()
         assert key in [held.key for held in lock.held()]
     client.delete(owner)
+
+
+def test_a_damaged_fence_is_minted_anew_by_the_clock(
+    lock: RedisLock, client: redis.Redis, key: str
+) -> None:
+    before = lock.acquire(key, lease_ms=1_000, wait_ms=0)
+    before.release()
+    client.set(lock_keys(key)[1], "garbage")
+    with hold(lock, key, lease_ms=1_000, wait_ms=0) as lease:
+        assert lease.fence > before.fence

@@ -7,12 +7,14 @@ from contextlib import ExitStack
 import pytest
 import redis
 
-from locks import Lease, hold
+from locks import Lease, LockUnavailable, hold
 from locks.on_redis import waiter
 from locks.on_redis.lock import RedisLock
 from locks.on_redis.scripts import lock_keys
 from tests.integration.locks_support import holder
 from tests.processes import wait_until
+from tests.proxy import Proxy
+from tests.services import RedisServer
 
 PATIENCE_MS = 60_000
 # By themselves waiters would ask after 12 seconds at the earliest.
@@ -127,6 +129,34 @@ def test_a_key_is_watched_once_and_no_longer_than_needed(
         waiting.end()
         assert len(lock._renewer._chores) <= 1  # none, if the look fell into this very moment
     wait_until(lambda: not watched and not lock._renewer._chores, "nothing is watched any more")
+
+
+def test_a_subscription_that_did_not_hear_of_its_turn_is_not_used_again(
+    redis_server: RedisServer,
+    lock: RedisLock,
+    client: redis.Redis,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiter, "POLL_S", 3.0)
+    with Proxy(redis_server.port) as proxy:
+        far = RedisLock(f"redis://127.0.0.1:{proxy.port}/0")
+        try:
+            for is_deaf in (False, True):
+                first = lock.acquire(key, lease_ms=60_000, wait_ms=0)
+                if is_deaf:
+                    [channel] = client.pubsub_channels()
+                    proxy.deafen()  # as a gateway does that forgot the connection
+                    with pytest.raises(LockUnavailable):  # requests notice, and connect anew
+                        far.acquire(f"{key}-other", lease_ms=1_000, wait_ms=0)
+                waiting = Waiting(far, key)
+                _queue(client, key, 1)
+                first.release()
+                assert waiting.served.wait(PATIENCE_MS / 1_000)
+                waiting.end()
+            assert channel not in client.pubsub_channels()
+        finally:
+            far.close()
 
 
 def test_a_lock_that_watches_is_closed_with_all_its_leases(

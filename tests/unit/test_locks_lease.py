@@ -196,3 +196,32 @@ def test_what_can_no_longer_matter_is_not_tried_again() -> None:
         threading.Event().wait(0.01)
     renewer.stop()
     assert len(tries) == 1
+
+
+def test_a_renewer_that_was_interrupted_while_it_was_told_of_a_lease_renews_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Interrupted(Exception):
+        """As a signal's handler may raise, anywhere."""
+
+    def interrupt() -> None:
+        raise Interrupted
+
+    renewed = threading.Event()
+
+    def renew(leases: list[HeldLease]) -> None:
+        for lease in leases:
+            lease.extend(now_ns())
+        renewed.set()
+
+    renewer = Renewer("renewer-test", renew)
+    renewer.add(_lease(60_000))  # the thread is there, and sleeps for long
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(renewer._changed, "notify", interrupt)
+        with pytest.raises(Interrupted):
+            renewer.add(_lease(600))
+    lease = _lease(900)
+    renewer.add(lease)
+    assert renewed.wait(PATIENCE_S)
+    assert not lease.lost.is_set()
+    renewer.stop()
