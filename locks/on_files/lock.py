@@ -36,7 +36,6 @@ For a local file system of one host, and processes that share its clock (no time
 process of another PID namespace is not seen to end: its lease ends by its time alone.
 """
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,13 +47,12 @@ from locks.inspection import HeldKey
 from locks.observe import LockObserver
 from locks.on_files.bell import Bell, Bells
 from locks.on_files.fence import mint
-from locks.on_files.flock import unusable
 from locks.on_files.host import death_watch
-from locks.on_files.key_file import KeyFile, OpenedKey, peek, read_at
+from locks.on_files.inspection import list_held, shown
+from locks.on_files.key_file import KeyFile, OpenedKey, read_at
 from locks.on_files.mounts import shared_type
 from locks.on_files.record import LeaseRecord, Waiter, my_record, my_waiter
 from locks.on_files.sweep import Sweep
-from locks.protocol import KEY_PATTERN
 
 # For the few microseconds in which another process reads or writes the record.
 PATIENCE_S = 0.2
@@ -221,25 +219,7 @@ class FileLock(BaseLock):
 
     def _list_held(self, limit: int) -> list[HeldKey]:
         self._make_folders()
-        try:
-            names = sorted(os.listdir(self._held))
-        except OSError as error:
-            raise unusable(self._held, error) from error
-        shown: list[HeldKey] = []
-        for name in names:
-            if len(shown) >= limit:
-                break
-            held = self._look_at(name) if KEY_PATTERN.fullmatch(name) else None
-            if held is not None:
-                shown.append(held)
-        return shown
-
-    def _look_at(self, key: str) -> HeldKey | None:
-        try:
-            return _shown(key, *peek(self._held / key))
-        except LockUnavailable as error:
-            # It stands in this key's way, so it is shown; and the other keys are shown too.
-            return HeldKey(key, error.detail, 0, None)
+        return list_held(self._held, limit)
 
     def _break(self, key: str) -> HeldKey | None:
         self._make_folders()
@@ -248,7 +228,7 @@ class FileLock(BaseLock):
                 if (self._held / key).exists():
                     raise LockUnavailable(f"Key {key!r} is kept by a process that is stopped.")
                 return None
-            held = _shown(key, file.record, file.waiters())
+            held = shown(key, file.record, file.waiters())
             file.give_up()
             return held
 
@@ -330,12 +310,3 @@ def _queue_up(request: Request, turn: Turn, key: KeyFile) -> None:
         turn.ahead = turn.ahead or key.length()
     turn.before = key.before(turn.ticket)
     turn.holder = key.record
-
-
-def _shown(key: str, record: LeaseRecord | None, waiters: list[Waiter]) -> HeldKey | None:
-    now = now_ns()
-    if record is None or not record.is_live(now):
-        return None
-    left_ms = (record.end_ns - now) // NS_PER_MS
-    names = tuple(f"{waiter.host} {waiter.pid}" for waiter in waiters)
-    return HeldKey(key, f"{record.host} {record.pid}", record.fence, left_ms, names)
