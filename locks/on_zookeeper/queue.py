@@ -22,7 +22,7 @@ from kazoo.protocol.serialization import Create2, Delete, GetChildren
 from kazoo.security import OPEN_ACL_UNSAFE
 
 from locks.inspection import HeldKey
-from locks.on_zookeeper.session import Session, ask, reply, unavailable
+from locks.on_zookeeper.session import Refused, Session, ask, reply, unavailable
 from locks.protocol import KEY_PATTERN
 
 SHARDS = [f"leases/{number:02x}" for number in range(64)]
@@ -34,6 +34,8 @@ WAITED = "waited:"
 # A sequence number is a signed 32-bit counter that starts again below zero when it is full
 # (ZooKeeper Programmer's Guide, Sequence Nodes). One queue is never half as long as that.
 WRAP = 2**32
+# Whose node it is, if it may not be read.
+UNREADABLE = "(not readable)"
 # Ten digits, the sign among them (ZooKeeper's PrepRequestProcessor: "%010d").
 NAME = re.compile(rf"({KEY_PATTERN.pattern})~([0-9A-Za-z]+)-([0-9]{{10}}|-[0-9]{{9,10}})")
 
@@ -158,7 +160,7 @@ def held_keys(session: Session, limit: int) -> list[HeldKey]:
         (key, _ask(client, shard_of(session.root, key), _in_order(queues[key])))
         for key in sorted(queues)[:limit]
     ]
-    found = [_held_key(key, [_look(node) for _, node in asked]) for key, asked in shown]
+    found = [_held_key(key, [_look(client, *each) for each in asked]) for key, asked in shown]
     return [held for held in found if held is not None]
 
 
@@ -171,7 +173,7 @@ def holder_of(session: Session, key: str) -> tuple[str, HeldKey] | None:
     shard = shard_of(session.root, key)
     asked = _ask(client, shard, queue_of(key, list_shard_now(client, shard)))
     standing = [
-        (path, node) for path, node in ((path, _look(each)) for path, each in asked) if node
+        (path, node) for path, node in ((each[0], _look(client, *each)) for each in asked) if node
     ]
     held = _held_key(key, [node for _, node in standing])
     return None if held is None else (standing[0][0], held)
@@ -190,12 +192,16 @@ def _names(listed: Any) -> list[str]:
     return names
 
 
-def _look(asked: Any) -> tuple[str, int] | None:
+def _look(client: Any, path: str, asked: Any) -> tuple[str, int] | None:
     """Who made a node, and its czxid; None if it has gone meanwhile."""
     try:
         data, stat = reply(asked)
     except NoNodeError:
         return None
+    except Refused:
+        # Only its data: that it is there, everybody may know.
+        stat = reply(client.exists_async(path))
+        return None if stat is None else (UNREADABLE, stat.czxid)
     # None: another client can write a null.
     return str(data or b"", "utf-8", "replace"), stat.czxid
 

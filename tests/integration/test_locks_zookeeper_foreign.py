@@ -9,7 +9,7 @@ from kazoo.security import OPEN_ACL_UNSAFE, make_acl
 
 from locks import LockUnavailable, hold
 from locks.on_zookeeper.lock import ZooKeeperLock
-from locks.on_zookeeper.queue import all_shards, path_of, shard_of
+from locks.on_zookeeper.queue import UNREADABLE, all_shards, path_of, shard_of
 from locks.on_zookeeper.session import ask, reply
 from tests.services import ZooKeeperServer
 
@@ -87,7 +87,7 @@ def test_a_node_without_data_is_shown_and_can_be_broken(
     assert client.exists(path) is None
 
 
-def test_a_lease_whose_node_cannot_be_read_does_not_keep_the_others_from_renewal(
+def test_a_lease_whose_node_cannot_be_read_keeps_the_others_neither_from_renewal_nor_from_the_list(
     lock: ZooKeeperLock, client: KazooClient
 ) -> None:
     keys = ["order-1", "order-2", "order-3"]
@@ -100,6 +100,9 @@ def test_a_lease_whose_node_cannot_be_read_does_not_keep_the_others_from_renewal
     renewed = [lease.renew_at_ns > before for lease, before in zip(leases, planned, strict=True)]
     assert renewed == [True, False, True]
     assert not any(lease.lost.is_set() for lease in leases)
+    shown = lock.held()
+    assert [(held.key, held.fence) for held in shown] == [(e.key, e.fence) for e in leases]
+    assert [held.holder == UNREADABLE for held in shown] == [False, True, False]
     client.set_acls(hidden, [make_acl("world", "anyone", all=True)])
     lock._renew(leases)
     assert leases[1].renew_at_ns > planned[1]
