@@ -151,12 +151,13 @@ class Renewer:
         self._wakes_at_ns = 0
 
     def _drop_lost(self) -> None:
-        for lease in [each for each in self._held.values() if each.is_released]:
-            del self._held[lease.token]  # its release was interrupted by a signal's handler
         for lease in [each for each in self._held.values() if each.lost.is_set()]:
             del self._held[lease.token]
             self._tell_lost()
             log.warning("The lease on %s (fence %d) ran out unrenewed.", lease.key, lease.fence)
+        # Their release was interrupted by a signal's handler, or is at it just now.
+        for lease in [each for each in self._held.values() if each.is_released]:
+            del self._held[lease.token]
 
     def _due_leases(self) -> list[HeldLease]:
         horizon_ns = now_ns() + BATCH_NS

@@ -101,7 +101,8 @@ def test_whoever_comes_with_another_password_is_told_so_by_every_call(
 def test_a_password_is_in_no_log_and_in_no_repr(
     connect: Callable[[str], LeaseLock], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(1)  # kazoo logs its requests
+    for name in ("kazoo", "kazoo.client"):  # which logs its requests
+        caplog.set_level(1, logger=name)
     lock = connect(f"shop:{QUOTED}")
     with hold(lock, "order", lease_ms=LEASE_MS, wait_ms=0) as lease:
         shown = [caplog.text, repr(lock), repr(lease), repr(vars(lock)), str(lock)]
