@@ -44,6 +44,12 @@ def _end_run(number: int, frame: FrameType | None) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.fixture
+def key(request: pytest.FixtureRequest) -> str:
+    """A lock's key that no other test uses."""
+    return f"key-{abs(hash(request.node.nodeid)):x}"
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """The run's Redis."""

@@ -15,7 +15,7 @@ from shop.payments.contract import PayCommand
 from shop.wiring import build_parts
 from tests.books import books
 from tests.faults.storm import Member, Storm
-from tests.processes import free_port, process_state, wait_until
+from tests.processes import ManagedProcess, free_port, process_state, wait_until
 from tests.shopclient import Answer
 from tests.shopkit import ShopKit
 
@@ -56,21 +56,33 @@ class Pair:
         return books(self.storm.kit.database_url)
 
 
+def pair_of(kit: ShopKit, folder: Path) -> Pair:
+    """The two processes on a shop that was made ready; they end with it."""
+    order_file = folder / "freeze"
+    _, url = _freezing_web(kit, order_file)
+    storm = Storm(kit=kit, urls=kit.webs(1))
+    return Pair(storm=storm, freezing_url=url, order_file=order_file, member=storm.member())
+
+
 @contextmanager
 def freezing_pair(kit: ShopKit, folder: Path) -> Iterator[Pair]:
     """A process on the lock service of now, which freezes where told, and a member."""
     order_file = folder / f"freeze-{kit.lock_url.partition(':')[0]}"
+    process, url = _freezing_web(kit, order_file)
+    storm = Storm(kit=kit, urls=[url])
+    yield Pair(storm=storm, freezing_url=url, order_file=order_file, member=storm.member())
+    kit.processes.remove(process)
+    process.kill9()
+
+
+def _freezing_web(kit: ShopKit, order_file: Path) -> tuple[ManagedProcess, str]:
     port = free_port()
     process = kit.web(
         port=port,
         module="tests.faults.freezing_wsgi:app",
         env={"FREEZE_FILE": str(order_file)},
     )
-    url = f"http://127.0.0.1:{port}"
-    storm = Storm(kit=kit, urls=[url])
-    yield Pair(storm=storm, freezing_url=url, order_file=order_file, member=storm.member())
-    kit.processes.remove(process)
-    process.kill9()
+    return process, f"http://127.0.0.1:{port}"
 
 
 def pay_refused_by_gateway(kit: ShopKit, member_id: int, code: str) -> None:

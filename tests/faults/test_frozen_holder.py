@@ -13,10 +13,9 @@ from sqlalchemy.pool import NullPool
 
 from shop.errors import PaymentRefused
 from tests.faults.conftest import shop_on
-from tests.faults.frozen import Pair, pay_refused_by_gateway
+from tests.faults.frozen import Pair, pair_of, pay_refused_by_gateway
 from tests.faults.notices import trade_at
-from tests.faults.storm import Storm
-from tests.processes import free_port, wait_until
+from tests.processes import wait_until
 from tests.shopkit import Sandbox
 
 pytestmark = pytest.mark.faults
@@ -44,20 +43,7 @@ def pair(
         if request.param.endswith("zookeeper"):
             # There the lease is the session.
             kit.lock_url += f"?session_ms={LEASE_MS}"
-        order_file = folder / "freeze"
-        port = free_port()
-        kit.web(
-            port=port,
-            module="tests.faults.freezing_wsgi:app",
-            env={"FREEZE_FILE": str(order_file)},
-        )
-        storm = Storm(kit=kit, urls=kit.webs(1))
-        yield Pair(
-            storm=storm,
-            freezing_url=f"http://127.0.0.1:{port}",
-            order_file=order_file,
-            member=storm.member(),
-        )
+        yield pair_of(kit, folder)
 
 
 def test_a_prepay_answer_is_not_stored_after_the_order_was_cancelled(pair: Pair) -> None:

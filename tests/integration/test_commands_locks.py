@@ -15,8 +15,7 @@ from flask import Flask
 from locks import HeldKey, from_url
 from shop.commands.locks import _table
 from tests.faults.conftest import shop_on
-from tests.faults.frozen import Pair
-from tests.faults.storm import Storm
+from tests.faults.frozen import Pair, pair_of
 from tests.integration.locks_support import Process, holder
 from tests.processes import free_port, wait_until
 from tests.shopkit import Sandbox, ShopKit, make_member, make_order, make_product
@@ -302,19 +301,7 @@ def pair(
     # SQLite would not do: a frozen writer keeps every other writer out until it goes on.
     stack, env = "postgresql-redis", {"LOCK_LEASE_MS": "600000", "LOCK_WAIT_MS": "30000"}
     with shop_on(stack, sandbox=sandbox, folder=folder, request=request, env=env) as kit:
-        order_file, port = folder / "freeze", free_port()
-        kit.web(
-            port=port,
-            module="tests.faults.freezing_wsgi:app",
-            env={"FREEZE_FILE": str(order_file)},
-        )
-        storm = Storm(kit=kit, urls=kit.webs(1))
-        yield Pair(
-            storm=storm,
-            freezing_url=f"http://127.0.0.1:{port}",
-            order_file=order_file,
-            member=storm.member(),
-        )
+        yield pair_of(kit, folder)
 
 
 def test_a_frozen_holder_that_nobody_waits_for_writes_nothing_after_its_lease_was_ended(

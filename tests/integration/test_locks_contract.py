@@ -59,12 +59,6 @@ def other(url: str) -> Iterator[LeaseLock]:
     made.close()
 
 
-@pytest.fixture
-def key(request: pytest.FixtureRequest) -> str:
-    """A key that no other test uses."""
-    return f"key-{abs(hash(request.node.nodeid)):x}"
-
-
 def _is_free(lock: LeaseLock, key: str) -> bool:
     try:
         lock.acquire(key, lease_ms=1_000, wait_ms=0).release()

@@ -24,12 +24,6 @@ PATIENCE_MS = 30_000
 
 
 @pytest.fixture
-def key(request: pytest.FixtureRequest) -> str:
-    """A key that no other test uses."""
-    return f"key-{abs(hash(request.node.nodeid)):x}"
-
-
-@pytest.fixture
 def lock(redis_url: str) -> Iterator[RedisLock]:
     """Straight to the run's Redis."""
     made = RedisLock(redis_url)

@@ -22,12 +22,6 @@ BEFORE_THEY_ASK_S = 9.0
 
 
 @pytest.fixture
-def key(request: pytest.FixtureRequest) -> str:
-    """A key that no other test uses."""
-    return f"key-{abs(hash(request.node.nodeid)):x}"
-
-
-@pytest.fixture
 def lock(redis_url: str) -> Iterator[RedisLock]:
     """The holder's."""
     made = RedisLock(redis_url)

@@ -68,12 +68,6 @@ def far(proxy: Proxy) -> Iterator[RedisLock]:
     made.close()
 
 
-@pytest.fixture
-def key(request: pytest.FixtureRequest) -> str:
-    """A key that no other test uses."""
-    return f"key-{abs(hash(request.node.nodeid)):x}"
-
-
 # The reply to the grant is lost once
 
 

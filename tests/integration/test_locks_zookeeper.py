@@ -21,12 +21,6 @@ PATIENCE_S = 30.0
 
 
 @pytest.fixture
-def key(request: pytest.FixtureRequest) -> str:
-    """A key that no other test uses."""
-    return f"key-{abs(hash(request.node.nodeid)):x}"
-
-
-@pytest.fixture
 def place(zookeeper_url: str) -> str:
     """host:port/chroot"""
     return zookeeper_url.removeprefix("zookeeper://")

@@ -158,12 +158,6 @@ def other(url: str) -> Iterator[LeaseLock]:
     made.close()
 
 
-@pytest.fixture
-def key(request: pytest.FixtureRequest) -> str:
-    """A key that no other test uses."""
-    return f"seen-{abs(hash(request.node.nodeid)):x}"
-
-
 def test_a_grant_and_a_release_are_told_once_each_with_their_times(
     lock: LeaseLock, seen: Recording, key: str
 ) -> None:
