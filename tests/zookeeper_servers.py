@@ -87,6 +87,14 @@ class Ensemble:
         """The others that run."""
         return [server for server in self.servers if server.mode() == "follower"]
 
+    def settle(self) -> None:
+        """Wait until all agree who leads; one that just woke up may believe that it does."""
+        modes = sorted(["leader", *["follower"] * (SIZE - 1)])
+        wait_until(
+            lambda: sorted(server.mode() for server in self.servers) == modes,
+            "one leads and all others follow",
+        )
+
     def start(self) -> Self:
         """Start whoever does not run, and wait until all serve."""
         for server in self.servers:

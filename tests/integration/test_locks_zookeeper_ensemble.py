@@ -30,17 +30,19 @@ def one_ensemble() -> Iterator[Ensemble]:
 
 @pytest.fixture
 def ensemble(one_ensemble: Ensemble) -> Ensemble:
-    """All three run, whatever the test before did."""
-    return one_ensemble.start()
+    """All three run and agree, whatever the test before did."""
+    one_ensemble.start()
+    one_ensemble.settle()
+    return one_ensemble
 
 
 @pytest.fixture
-def new_lock(ensemble: Ensemble) -> Iterator[Callable[[], ZooKeeperLock]]:
+def new_lock(ensemble: Ensemble) -> Iterator[Callable[..., ZooKeeperLock]]:
     """Makes lock objects, each with a session of its own."""
     made: list[ZooKeeperLock] = []
 
-    def make() -> ZooKeeperLock:
-        made.append(ZooKeeperLock(ensemble.hosts + ROOT, session_ms=SESSION_MS))
+    def make(hosts: str = ensemble.hosts) -> ZooKeeperLock:
+        made.append(ZooKeeperLock(hosts + ROOT, session_ms=SESSION_MS))
         return made[-1]
 
     yield make
@@ -50,13 +52,13 @@ def new_lock(ensemble: Ensemble) -> Iterator[Callable[[], ZooKeeperLock]]:
 
 
 @pytest.fixture
-def lock(new_lock: Callable[[], ZooKeeperLock]) -> ZooKeeperLock:
+def lock(new_lock: Callable[..., ZooKeeperLock]) -> ZooKeeperLock:
     """One process's lock object."""
     return new_lock()
 
 
 @pytest.fixture
-def other(new_lock: Callable[[], ZooKeeperLock]) -> ZooKeeperLock:
+def other(new_lock: Callable[..., ZooKeeperLock]) -> ZooKeeperLock:
     """Another one's."""
     return new_lock()
 
@@ -201,7 +203,7 @@ def test_a_holder_whose_session_ends_knows_it_long_before_its_time_is_out(
 
 
 def test_a_waiter_whose_session_ends_queues_up_again_at_the_end(
-    lock: ZooKeeperLock, new_lock: Callable[[], ZooKeeperLock], ensemble: Ensemble
+    lock: ZooKeeperLock, new_lock: Callable[..., ZooKeeperLock], ensemble: Ensemble
 ) -> None:
     unlucky, third = new_lock(), new_lock()
     lease = taken(lock, "order")
@@ -263,23 +265,26 @@ def test_a_server_that_falls_silent_is_left_for_another_and_leases_outlive_it(
     check_nothing_is_left(lock, ensemble)
 
 
-def test_a_follower_that_is_cut_off_from_its_leader_renews_no_lease(ensemble: Ensemble) -> None:
-    server = ensemble.followers()[0]
-    lock = ZooKeeperLock(server.hosts + ROOT, session_ms=SESSION_MS)
+def test_a_follower_that_is_cut_off_from_its_leader_renews_no_lease(
+    new_lock: Callable[..., ZooKeeperLock], ensemble: Ensemble
+) -> None:
+    server, other = ensemble.followers()
+    lock = new_lock(server.hosts)
     lease = taken(lock, "order")
-    leader = ensemble.leader()
-    leader.process.sigstop()
+    # Both others, so that there is nobody who could lead or vote.
+    silent = [ensemble.leader(), other]
+    for each in silent:
+        each.process.sigstop()
     try:
         # For a while the follower goes on to answer what it knows.
         with pytest.raises(LockUnavailable):
             lock._renew([lease])
     finally:
-        leader.process.sigcont()
-    ensemble.leader()
+        for each in silent:
+            each.process.sigcont()
     wait_until(lambda: is_relied_on(lease), "the lease stands again")
     lease.release()
     check_nothing_is_left(lock, ensemble)
-    lock.close()
 
 
 def test_waiters_that_gave_up_leave_no_watch_on_the_one_who_still_holds(
