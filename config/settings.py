@@ -8,46 +8,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+
+from config.gateways import AlipaySettings, WeChatPaySettings, load_alipay, load_wechatpay
+from config.values import SettingsError, choice, number, required, url
+
+__all__ = ["AlipaySettings", "Settings", "SettingsError", "WeChatPaySettings", "load_settings"]
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LOCK_UNAVAILABLE = ("refuse", "database")
 # The databases that the shop is tested on, each with the driver that requirements.txt brings.
 DATABASE_DRIVERS = ("sqlite", "postgresql+psycopg", "mysql+pymysql", "mariadb+pymysql")
-
-
-class SettingsError(ValueError):
-    """The configuration is wrong."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeChatPaySettings:
-    """One WeChat Pay merchant in public-key mode (APIv3). Key material is read from files."""
-
-    base_url: str
-    mchid: str
-    appid: str
-    cert_serial: str
-    private_key_pem: str = field(repr=False)
-    apiv3_key: str = field(repr=False)
-    public_key_id: str
-    public_key_pem: str = field(repr=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlipaySettings:
-    """One Alipay application in public-key mode (RSA2). Key material is read from files."""
-
-    base_url: str
-    app_id: str
-    seller_id: str
-    private_key_pem: str = field(repr=False)
-    public_key_pem: str = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +82,11 @@ def load_web_settings(env: Mapping[str, str] | None = None) -> WebSettings:
     values = os.environ if env is None else env
     return WebSettings(
         host=values.get("HOST") or WebSettings.host,
-        port=_number("PORT", values.get("PORT") or str(WebSettings.port), 1, 65_535),
-        workers=_number(
+        port=number("PORT", values.get("PORT") or str(WebSettings.port), 1, 65_535),
+        workers=number(
             "WEB_WORKERS", values.get("WEB_WORKERS") or str(WebSettings.workers), 1, 256
         ),
-        threads=_number(
+        threads=number(
             "WEB_THREADS", values.get("WEB_THREADS") or str(WebSettings.threads), 1, 256
         ),
         forwarded_allow_ips=_networks(values, "FORWARDED_ALLOW_IPS"),
@@ -124,29 +98,12 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
     values = os.environ if env is None else env
     settings = Settings(
         database_url=_database_url(values, "DATABASE_URL"),
-        lock_url=_required(values, "LOCK_URL", "redis://…, zookeeper://… or file:///…"),
+        lock_url=required(values, "LOCK_URL", "redis://…, zookeeper://… or file:///…"),
         secret_key=_secret(values, "SECRET_KEY"),
-        public_url=_url(values, "PUBLIC_URL", None),
-        wechatpay=WeChatPaySettings(
-            base_url=_url(values, "WECHATPAY_BASE_URL", "https://api.mch.weixin.qq.com"),
-            mchid=_required(values, "WECHATPAY_MCHID", "the merchant number"),
-            appid=_required(values, "WECHATPAY_APPID", "the application bound to the merchant"),
-            cert_serial=_required(
-                values, "WECHATPAY_CERT_SERIAL", "the merchant certificate's serial number"
-            ),
-            private_key_pem=_file(values, "WECHATPAY_PRIVATE_KEY_FILE"),
-            apiv3_key=_file(values, "WECHATPAY_APIV3_KEY_FILE").strip(),
-            public_key_id=_required(values, "WECHATPAY_PUBLIC_KEY_ID", "PUB_KEY_ID_…"),
-            public_key_pem=_file(values, "WECHATPAY_PUBLIC_KEY_FILE"),
-        ),
-        alipay=AlipaySettings(
-            base_url=_url(values, "ALIPAY_BASE_URL", "https://openapi.alipay.com/gateway.do"),
-            app_id=_required(values, "ALIPAY_APP_ID", "the application's number"),
-            seller_id=_required(values, "ALIPAY_SELLER_ID", "the seller's account, 2088…"),
-            private_key_pem=_file(values, "ALIPAY_PRIVATE_KEY_FILE"),
-            public_key_pem=_file(values, "ALIPAY_PUBLIC_KEY_FILE"),
-        ),
-        lock_unavailable=_choice(values, "LOCK_UNAVAILABLE", LOCK_UNAVAILABLE),
+        public_url=url(values, "PUBLIC_URL", None),
+        wechatpay=load_wechatpay(values),
+        alipay=load_alipay(values),
+        lock_unavailable=choice(values, "LOCK_UNAVAILABLE", LOCK_UNAVAILABLE),
         log_level=_log_level(values, "LOG_LEVEL"),
         metrics_token=_metrics_token(values, "METRICS_TOKEN"),
         metrics_folder=values.get("PROMETHEUS_MULTIPROC_DIR", ""),
@@ -172,23 +129,8 @@ def _numbers(values: Mapping[str, str]) -> dict[str, Any]:
         text = values.get(name)
         if text is None:
             continue
-        found[name.lower()] = _number(name, text, low, high)
+        found[name.lower()] = number(name, text, low, high)
     return found
-
-
-def _number(name: str, text: str, low: int, high: int) -> int:
-    # A number of so many digits is too large, and int() refuses thousands of them in its own way.
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
-        raise SettingsError(f"{name}={text!r}: give a whole number from {low} to {high}.")
-    return int(text)
-
-
-def _choice(values: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
-    """One of the words, in any case; the first where nothing is given."""
-    text = values.get(name, "").strip() or choices[0]
-    if text.lower() not in choices:
-        raise SettingsError(f"{name}={text!r}: give one of {', '.join(choices)}.")
-    return text.lower()
 
 
 def _log_level(values: Mapping[str, str], name: str) -> str:
@@ -200,7 +142,7 @@ def _log_level(values: Mapping[str, str], name: str) -> str:
 
 def _database_url(values: Mapping[str, str], name: str) -> str:
     """The address, unchanged. Errors quote nothing but its scheme: it may hold a password."""
-    value = _required(values, name, "for example sqlite:////srv/payonce.db")
+    value = required(values, name, "for example sqlite:////srv/payonce.db")
     try:
         scheme = make_url(value).drivername
     except (ArgumentError, ValueError):
@@ -232,15 +174,8 @@ def _networks(values: Mapping[str, str], name: str) -> str:
     return text
 
 
-def _required(values: Mapping[str, str], name: str, hint: str) -> str:
-    value = values.get(name, "").strip()
-    if not value:
-        raise SettingsError(f"{name} is not set: give {hint}.")
-    return value
-
-
 def _secret(values: Mapping[str, str], name: str) -> str:
-    value = _required(values, name, "at least 32 random characters")
+    value = required(values, name, "at least 32 random characters")
     if len(value) < 32:
         raise SettingsError(f"{name} is too short: give at least 32 random characters.")
     return value
@@ -260,30 +195,3 @@ def _metrics_token(values: Mapping[str, str], name: str) -> str:
             "processes on this host."
         )
     return _secret(values, name)
-
-
-def _url(values: Mapping[str, str], name: str, default: str | None) -> str:
-    value = values.get(name, default or "").strip().rstrip("/")
-    try:
-        parts = urlsplit(value)
-        is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # of brackets that enclose no address, or a port that is no number
-        is_address = False
-    if not is_address:
-        raise SettingsError(f"{name}={value!r}: give a full http:// or https:// address.")
-    return value
-
-
-def _file(values: Mapping[str, str], name: str) -> str:
-    path = Path(_required(values, name, "the path of the key file"))
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise SettingsError(f"{name}={path}: the file is no text; give a PEM file.") from None
-    except OSError as error:
-        raise SettingsError(
-            f"{name}={path}: cannot be read ({error.strerror}); give the path of the key file."
-        ) from error
-    if not text.strip():
-        raise SettingsError(f"{name}={path}: the file is empty.")
-    return text

@@ -12,6 +12,7 @@ from locks import LeaseLock, from_url
 from shop.clock import Clock, SystemClock
 from shop.gateways.alipay import Alipay
 from shop.gateways.base import Gateway
+from shop.gateways.registry import DEFAULT_MERCHANT, FixedGateways
 from shop.gateways.wechatpay import WeChatPay
 from shop.locking.watch import ServiceWatch
 from shop.metrics.locks import LockMetrics
@@ -47,8 +48,8 @@ class Parts:
 
     @property
     def gateways(self) -> Mapping[str, Gateway]:
-        """The gateways by channel."""
-        return self.desk.gateways
+        """The default merchant's gateways by channel."""
+        return self.desk.gateways.of(DEFAULT_MERCHANT)
 
     def close(self) -> None:
         """Give back leases and sessions; called when a worker exits."""
@@ -66,11 +67,13 @@ def build_parts(
 ) -> Parts:
     """Choose an implementation of everything. What is given is taken instead of the usual one."""
     clock = clock or SystemClock()
+    if gateways is None:
+        gateways = _gateways(settings, clock)
     desk = Desk(
         settings=settings,
         clock=clock,
         lock=lock or _lock(settings),
-        gateways=gateways if gateways is not None else _gateways(settings, clock),
+        gateways=FixedGateways({DEFAULT_MERCHANT: gateways}),
         moves=moves or Moves(clock),
         watch=watch or ServiceWatch(),
     )

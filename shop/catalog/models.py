@@ -24,6 +24,8 @@ class Product(Model):
     which the member pays from `points_min` to `points_max` points (one point stands for
     `money.FEN_PER_POINT` fen) and the rest in cash.
 
+    `line` is the product line it belongs to, by which the configuration may choose the merchant.
+
     Stock moves from on hand to reserved (paying), then to taken (paid) or back (released). The sum
     of the three changes by `StockAdjustment` only (invariant I4).
     """
@@ -52,6 +54,7 @@ class Product(Model):
     description_zh: Mapped[str] = mapped_column(Text)
     description_en: Mapped[str] = mapped_column(Text)
     art: Mapped[str] = mapped_column(String(32))
+    line: Mapped[str] = mapped_column(String(32), default="", server_default="")
     price_mode: Mapped[str] = mapped_column(String(8))
     price_points: Mapped[int] = mapped_column(BigInt, default=0)
     price_fen: Mapped[int] = mapped_column(BigInt, default=0)

@@ -16,10 +16,12 @@ from shop.gateways.base import (
     CloseResult,
     Gateway,
     GatewayFault,
+    HandOver,
     Notice,
     Outcome,
     PrepayRequest,
     PrepayResult,
+    Product,
     QueryResult,
     RefundRequest,
     RefundResult,
@@ -68,6 +70,7 @@ class Alipay(Gateway):
     """
 
     channel = "alipay"
+    products = frozenset({Product.PRECREATE})
 
     def __init__(
         self,
@@ -87,6 +90,7 @@ class Alipay(Gateway):
 
     def prepay(self, request: PrepayRequest) -> PrepayResult:
         """See `Gateway`. alipay.trade.precreate: no trade exists until the QR code is scanned."""
+        _require(request.product)
         number = our_number(request.out_trade_no)
         expires_at = china_time(request.expires_at)
         reply = _ask(
@@ -114,20 +118,24 @@ class Alipay(Gateway):
             return PrepayResult(outcome=Outcome.UNKNOWN, fault=_bad_answer("no qr_code"))
         if reply.fields.get("out_trade_no") != number:
             return PrepayResult(outcome=Outcome.UNKNOWN, fault=_bad_answer("another payment's"))
-        return PrepayResult(outcome=Outcome.SUCCEEDED, code_url=qr_code)
+        return PrepayResult(outcome=Outcome.SUCCEEDED, ticket=qr_code)
+
+    def hand_over(self, product: Product, ticket: str, *, return_url: str = "") -> HandOver:
+        """See `Gateway`."""
+        _require(product)
+        return HandOver(qr_text=ticket)
 
     def query(self, out_trade_no: str) -> QueryResult:
         """See `Gateway`. alipay.trade.query."""
         number = our_number(out_trade_no)
         reply = _ask(lambda: self._library.api_alipay_trade_query(out_trade_no=number))
-        if reply.fault is not None:
-            outcome = _looked_up(outcomes.ALIPAY_QUERY, reply)
-            exists = outcome is not Outcome.PENDING
-            return QueryResult(outcome=outcome, exists=exists, fault=reply.fault)
-        try:
-            return _read_trade(reply.fields, number)
-        except (BadField, ValueError) as error:
-            return QueryResult(outcome=Outcome.UNKNOWN, fault=_bad_answer(error))
+        return _read_query(reply, "out_trade_no", number)
+
+    def query_transaction(self, transaction_id: str) -> QueryResult:
+        """See `Gateway`. alipay.trade.query by `trade_no`."""
+        number = our_number(transaction_id)
+        reply = _ask(lambda: self._library.api_alipay_trade_query(trade_no=number))
+        return _read_query(reply, "trade_no", number)
 
     def close(self, out_trade_no: str) -> CloseResult:
         """See `Gateway`. alipay.trade.close. An unscanned QR code lives on until its deadline."""
@@ -212,6 +220,11 @@ def plain_text(text: str, limit: int) -> str:
     return plain.strip()[:limit].strip()
 
 
+def _require(product: Product) -> None:
+    if product not in Alipay.products:
+        raise ValueError(f"{product} is not a product of this merchant")
+
+
 def _ask(call: Callable[[], object]) -> _Reply:
     """Make one call. What the gateway or the network did never raises."""
     try:
@@ -246,7 +259,18 @@ def _looked_up(table: outcomes.Table, reply: _Reply) -> Outcome:
     return outcomes.outcome_of(table, reply.fault.code)
 
 
-def _read_trade(fields: Mapping[str, Any], number: str) -> QueryResult:
+def _read_query(reply: _Reply, asked_by: str, number: str) -> QueryResult:
+    if reply.fault is not None:
+        outcome = _looked_up(outcomes.ALIPAY_QUERY, reply)
+        exists = outcome is not Outcome.PENDING
+        return QueryResult(outcome=outcome, exists=exists, fault=reply.fault)
+    try:
+        return _read_trade(reply.fields, asked_by, number)
+    except (BadField, ValueError) as error:
+        return QueryResult(outcome=Outcome.UNKNOWN, fault=_bad_answer(error))
+
+
+def _read_trade(fields: Mapping[str, Any], asked_by: str, number: str) -> QueryResult:
     """A trade as queried. Raises BadField.
 
     TRADE_CLOSED is unpaid and timed out, or paid and wholly refunded since. `send_pay_date`, the
@@ -254,8 +278,9 @@ def _read_trade(fields: Mapping[str, Any], number: str) -> QueryResult:
     than the amounts, which unpaid trades may carry too: goods given for a payment that never was
     would be the worse mistake.
     """
-    if fields.get("out_trade_no") != number:
+    if fields.get(asked_by) != number:
         raise BadField("the answer is about another payment")
+    trade = identifier(fields, "out_trade_no")
     state = identifier(fields, "trade_status")
     if state not in outcomes.ALIPAY_TRADE_STATES:
         raise BadField(f"trade_status {state!r} is not known")
@@ -263,9 +288,10 @@ def _read_trade(fields: Mapping[str, Any], number: str) -> QueryResult:
     if state == "TRADE_CLOSED" and fields.get("send_pay_date"):
         outcome = Outcome.SUCCEEDED
     if outcome is not Outcome.SUCCEEDED:
-        return QueryResult(outcome=outcome, trade_state=state)
+        return QueryResult(outcome=outcome, out_trade_no=trade, trade_state=state)
     return QueryResult(
         outcome=outcome,
+        out_trade_no=trade,
         trade_state=state,
         transaction_id=identifier(fields, "trade_no"),
         amount_fen=yuan_amount(fields, "total_amount"),

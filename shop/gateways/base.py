@@ -38,12 +38,30 @@ class GatewayFault:
     detail: str = ""
 
 
+class Product(StrEnum):
+    """How a payment is made at a gateway, by the gateways' own names.
+
+    WeChat Pay: `native` (a QR code), `jsapi` (inside WeChat's own browser), `h5` (another browser
+    on a phone). Alipay: `precreate` (a QR code), `page` (Alipay's page on a desktop), `wap`
+    (Alipay's page or app on a phone).
+    """
+
+    NATIVE = "native"
+    JSAPI = "jsapi"
+    H5 = "h5"
+    PRECREATE = "precreate"
+    PAGE = "page"
+    WAP = "wap"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PrepayRequest:
     """One payment to open at a gateway.
 
-    `out_trade_no` is stored before the call and is the same on every retry.
-    `expires_at` is the moment after which the gateway must no longer take money.
+    `out_trade_no` is stored before the call and is the same on every retry, as the product is.
+    `expires_at` is the moment after which the gateway must no longer take money. `payer_openid` is
+    needed for `jsapi`, `client_ip` for `h5`, `return_url` (where the member's browser comes back
+    to, which proves nothing) for `page` and `wap`.
     """
 
     out_trade_no: str
@@ -51,16 +69,37 @@ class PrepayRequest:
     subject: str
     expires_at: datetime
     notify_url: str
+    product: Product
+    payer_openid: str = ""
+    client_ip: str = ""
+    return_url: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepayResult:
-    """SUCCEEDED: opened, `code_url` is what the QR code must say. FAILED: refused for good,
-    nothing can be paid under this number. UNKNOWN: may be open. Never PENDING."""
+    """SUCCEEDED: opened, `ticket` is what the member pays with (see `HandOver`). FAILED: refused
+    for good, nothing can be paid under this number. UNKNOWN: may be open. Never PENDING.
+
+    `sent` is False only where it is certain that nothing of this call reached the gateway.
+    """
 
     outcome: Outcome
-    code_url: str | None = None
+    ticket: str | None = None
     fault: GatewayFault | None = None
+    sent: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandOver:
+    """What the member's side does with a ticket: exactly one of these is set.
+
+    Show `qr_text` as a QR code; send the browser to `url`; or call the bridge of WeChat's own
+    browser with the parameters `bridge_call` (each signed anew, as they hold for minutes).
+    """
+
+    qr_text: str | None = None
+    url: str | None = None
+    bridge_call: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +110,12 @@ class QueryResult:
     never arrived). UNKNOWN: no believable answer.
 
     For SUCCEEDED `transaction_id` and `amount_fen` (the order amount, before the gateway's own
-    coupons) are set.
+    coupons) are set. `out_trade_no` is set wherever the gateway named one.
     """
 
     outcome: Outcome
     exists: bool = True
+    out_trade_no: str | None = None
     trade_state: str = ""
     transaction_id: str | None = None
     amount_fen: int | None = None
@@ -115,6 +155,15 @@ class RefundResult:
     outcome: Outcome
     refund_id: str | None = None
     status: str = ""
+    fault: GatewayFault | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BillResult:
+    """SUCCEEDED: the whole bill was written. FAILED: there is none for that day, and will be none.
+    PENDING: it is not made yet. UNKNOWN: what was written is to be thrown away; ask again."""
+
+    outcome: Outcome
     fault: GatewayFault | None = None
 
 
@@ -181,13 +230,26 @@ class Gateway(Protocol):
     """One gateway as one merchant sees it. Thread-safe; every call is bounded in time."""
 
     channel: str
+    products: frozenset[Product]
+    """What this merchant may open."""
 
     def prepay(self, request: PrepayRequest) -> PrepayResult:
-        """Open a payment; the same request again is safe (the newest `code_url` counts)."""
+        """Open a payment; the same request again is safe (the newest ticket counts).
+
+        Raises ValueError for a product that is not in `products`.
+        """
+        ...
+
+    def hand_over(self, product: Product, ticket: str, *, return_url: str = "") -> HandOver:
+        """What the member's side does with a ticket. Asks nobody."""
         ...
 
     def query(self, out_trade_no: str) -> QueryResult:
         """Ask what became of a payment."""
+        ...
+
+    def query_transaction(self, transaction_id: str) -> QueryResult:
+        """As `query`, by the gateway's own number; the result names the `out_trade_no`."""
         ...
 
     def close(self, out_trade_no: str) -> CloseResult:

@@ -13,10 +13,12 @@ from shop.gateways.base import (
     CloseResult,
     Gateway,
     GatewayFault,
+    HandOver,
     Notice,
     Outcome,
     PrepayRequest,
     PrepayResult,
+    Product,
     QueryResult,
     RefundRequest,
     RefundResult,
@@ -63,6 +65,7 @@ class WeChatPay(Gateway):
     """One merchant at WeChat Pay, in public-key mode. Thread-safe."""
 
     channel = "wechatpay"
+    products = frozenset({Product.NATIVE})
 
     def __init__(
         self,
@@ -82,6 +85,7 @@ class WeChatPay(Gateway):
 
     def prepay(self, request: PrepayRequest) -> PrepayResult:
         """See `Gateway`. POST /v3/pay/transactions/native."""
+        _require(request.product)
         number = our_number(request.out_trade_no)
         reply = _ask(
             lambda: self._library.pay(
@@ -105,18 +109,32 @@ class WeChatPay(Gateway):
         code_url = reply.fields.get("code_url")
         if not isinstance(code_url, str) or not 0 < len(code_url) <= MAX_CODE_URL:
             return PrepayResult(outcome=Outcome.UNKNOWN, fault=_bad_answer("no code_url"))
-        return PrepayResult(outcome=Outcome.SUCCEEDED, code_url=code_url)
+        return PrepayResult(outcome=Outcome.SUCCEEDED, ticket=code_url)
+
+    def hand_over(self, product: Product, ticket: str, *, return_url: str = "") -> HandOver:
+        """See `Gateway`."""
+        _require(product)
+        return HandOver(qr_text=ticket)
 
     def query(self, out_trade_no: str) -> QueryResult:
         """See `Gateway`. GET /v3/pay/transactions/out-trade-no/{out_trade_no}."""
         number = our_number(out_trade_no)
         reply = _ask(lambda: self._library.query(out_trade_no=number))
+        return self._read_query(reply, "out_trade_no", number)
+
+    def query_transaction(self, transaction_id: str) -> QueryResult:
+        """See `Gateway`. GET /v3/pay/transactions/id/{transaction_id}."""
+        number = our_number(transaction_id)
+        reply = _ask(lambda: self._library.query(transaction_id=number))
+        return self._read_query(reply, "transaction_id", number)
+
+    def _read_query(self, reply: _Reply, asked_by: str, number: str) -> QueryResult:
         if reply.fault is not None:
             outcome = _looked_up(outcomes.WECHATPAY_QUERY, reply)
             exists = outcome is not Outcome.PENDING
             return QueryResult(outcome=outcome, exists=exists, fault=reply.fault)
         try:
-            return self._read_transaction(reply.fields, number)
+            return self._read_transaction(reply.fields, asked_by, number)
         except BadField as error:
             return QueryResult(outcome=Outcome.UNKNOWN, fault=_bad_answer(error))
 
@@ -174,24 +192,28 @@ class WeChatPay(Gateway):
             content_type="application/json",
         )
 
-    def _read_transaction(self, fields: Mapping[str, Any], number: str) -> QueryResult:
+    def _read_transaction(
+        self, fields: Mapping[str, Any], asked_by: str, number: str
+    ) -> QueryResult:
         if fields.get("mchid") != self._settings.mchid:
             raise BadField("the answer is about another merchant")
         if fields.get("appid") != self._settings.appid:
             raise BadField("the answer is about another application")
-        if fields.get("out_trade_no") != number:
+        if fields.get(asked_by) != number:
             raise BadField("the answer is about another payment")
+        trade = identifier(fields, "out_trade_no")
         state = identifier(fields, "trade_state")
         if state not in outcomes.WECHATPAY_TRADE_STATES:
             raise BadField(f"trade_state {state!r} is not known")
         outcome = outcomes.WECHATPAY_TRADE_STATES[state]
         if outcome is not Outcome.SUCCEEDED:
-            return QueryResult(outcome=outcome, trade_state=state)
+            return QueryResult(outcome=outcome, out_trade_no=trade, trade_state=state)
         amount_fen, currency = read_amount(fields, "total")
         if currency != "CNY":
             raise BadField("the amount is not in CNY")
         return QueryResult(
             outcome=outcome,
+            out_trade_no=trade,
             trade_state=state,
             transaction_id=identifier(fields, "transaction_id"),
             amount_fen=amount_fen,
@@ -231,6 +253,11 @@ class WeChatPay(Gateway):
             status=status,
             fault=fault(status, "see the merchant portal") if stuck else None,
         )
+
+
+def _require(product: Product) -> None:
+    if product not in WeChatPay.products:
+        raise ValueError(f"{product} is not a product of this merchant")
 
 
 def _ask(call: Callable[[], tuple[int, bytes]]) -> _Reply:

@@ -19,7 +19,7 @@ class Order(Model):
 
     `version` grows by one with every recorded transition (L1). `lock_fence` is the highest fencing
     token that has written this row, in the epoch of the lock service that `lock_epoch` names (L2):
-    the pair never falls.
+    the pair never falls. `merchant` is whose accounts at the gateways take the money.
     """
 
     __tablename__ = "orders"
@@ -37,6 +37,7 @@ class Order(Model):
     code: Mapped[str] = mapped_column(String(32), unique=True)
     member_id: Mapped[int] = mapped_column(ForeignKey("members.id"))
     submit_token: Mapped[str] = mapped_column(String(64))
+    merchant: Mapped[str] = mapped_column(String(32), default="default", server_default="default")
     state: Mapped[str] = mapped_column(String(16))
     version: Mapped[int] = mapped_column(BigInt, default=0)
     lock_epoch: Mapped[int] = mapped_column(Integer, default=0, server_default="0")

@@ -3,24 +3,30 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from shop.gateways.base import HandOver, Product
+
 
 @dataclass(frozen=True, kw_only=True)
 class PayCommand:
     """A member's wish to pay one order on one channel (points, wechatpay or alipay).
 
-    An order that needs no cash is paid by `points`, one that needs cash by a gateway.
+    An order that needs no cash is paid by `points`, one that needs cash by a gateway. `product` is
+    how: None for a QR code. `payer_openid` and `client_ip` as in `PrepayRequest`.
     """
 
     member_id: int
     order_code: str
     channel: str
+    product: Product | None = None
+    payer_openid: str = ""
+    client_ip: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaymentView:
     """How an order's payment stands.
 
-    `code_url` is what the QR code says while the attempt can be paid; `attempt_state` and what
+    `product` and `hand_over` say how the attempt is paid, while it can be; `attempt_state` and what
     belongs to it are None before the first try.
     """
 
@@ -32,4 +38,5 @@ class PaymentView:
     channel: str | None = None
     out_trade_no: str | None = None
     attempt_state: str | None = None
-    code_url: str | None = None
+    product: Product | None = None
+    hand_over: HandOver | None = None

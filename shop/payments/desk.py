@@ -1,6 +1,6 @@
 """What every part of the payment service works with, wired once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,6 +13,7 @@ from shop.clock import Clock
 from shop.db import end_read
 from shop.errors import LockServiceUnavailable, PaymentInProgress, Superseded
 from shop.gateways.base import Gateway
+from shop.gateways.registry import DEFAULT_MERCHANT, Gateways
 from shop.locking.database_lease import DatabaseLease, fence_of_now
 from shop.locking.notes import note_degraded
 from shop.locking.service import begin_first
@@ -20,6 +21,7 @@ from shop.locking.store import Epoch, current_epoch
 from shop.locking.watch import ServiceWatch
 from shop.orders.moves import Claim, Moves
 from shop.payments import store
+from shop.payments.models import PaymentAttempt
 
 log = structlog.get_logger("payonce.payments")
 
@@ -31,7 +33,7 @@ class Desk:
     settings: Settings
     clock: Clock
     lock: LeaseLock
-    gateways: Mapping[str, Gateway]
+    gateways: Gateways
     moves: Moves
     watch: ServiceWatch = field(default_factory=ServiceWatch)
 
@@ -182,6 +184,15 @@ class Desk:
         """When the sweeper shall first ask after a payment that begins now."""
         return self.clock.now() + timedelta(milliseconds=self.settings.sweep_first_ms)
 
-    def notify_url(self, channel: str) -> str:
-        """Where a gateway sends its notices."""
-        return f"{self.settings.public_url}/webhooks/{channel}"
+    def gateway_of(self, attempt: PaymentAttempt) -> Gateway:
+        """The gateway that an attempt was begun at. Raises UnknownMerchant."""
+        return self.gateways.of(attempt.merchant)[attempt.channel]
+
+    def return_url(self, order_code: str) -> str:
+        """Where a gateway sends the member's browser after paying; coming there proves nothing."""
+        return f"{self.settings.public_url}/orders/{order_code}/pay"
+
+    def notify_url(self, channel: str, merchant: str) -> str:
+        """Where a gateway sends a merchant's notices."""
+        ours = merchant == DEFAULT_MERCHANT
+        return f"{self.settings.public_url}/webhooks/{channel}" + ("" if ours else f"/{merchant}")

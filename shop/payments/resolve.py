@@ -59,7 +59,7 @@ def resolve(
     amount than our books say (CONTRADICTED, for an operator), nothing was changed.
     """
     # Read before the calls: reading them afterwards would open a transaction across the next one.
-    gateway, number = desk.gateways[attempt.channel], attempt.out_trade_no
+    gateway, number = desk.gateway_of(attempt), attempt.out_trade_no
     desk.before_gateway_call(claim)
     found = gateway.query(number)
     if found.outcome is Outcome.PENDING and want_closed:
@@ -159,7 +159,7 @@ def look_back(desk: Desk, claim: Claim, attempt: PaymentAttempt) -> Resolution:
     Money that was taken after all is booked; otherwise the question is settled for good.
     """
     number = attempt.out_trade_no
-    gateway = desk.gateways[attempt.channel]
+    gateway = desk.gateway_of(attempt)
     desk.before_gateway_call(claim)
     found = gateway.query(number)
     if found.outcome is Outcome.SUCCEEDED:

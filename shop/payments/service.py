@@ -9,12 +9,14 @@ from shop.errors import (
     OrderNotFound,
     Superseded,
 )
+from shop.gateways.base import HandOver, Product
 from shop.metrics import tell
 from shop.orders.models import Order
 from shop.orders.moves import Claim, fenced_transaction
 from shop.payments import start, store
 from shop.payments.contract import PayCommand, PaymentView
 from shop.payments.desk import Desk
+from shop.payments.models import PaymentAttempt
 from shop.payments.resolve import require_ended, resolve
 from statemachine.attempt import OPEN_ATTEMPT_STATES
 
@@ -80,7 +82,17 @@ class Payments:
             channel=attempt.channel if attempt else None,
             out_trade_no=attempt.out_trade_no if attempt else None,
             attempt_state=attempt.state if attempt else None,
-            code_url=attempt.code_url if attempt and shown else None,
+            product=Product(attempt.product) if attempt and attempt.product else None,
+            hand_over=self._hand_over(attempt) if attempt and shown else None,
+        )
+
+    def _hand_over(self, attempt: PaymentAttempt) -> HandOver | None:
+        if not attempt.ticket:
+            return None
+        return self.desk.gateway_of(attempt).hand_over(
+            Product(attempt.product),
+            attempt.ticket,
+            return_url=self.desk.return_url(attempt.order_code),
         )
 
 

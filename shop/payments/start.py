@@ -18,7 +18,7 @@ from shop.errors import (
     TooManyAttempts,
     WrongChannel,
 )
-from shop.gateways.base import Outcome, PrepayRequest
+from shop.gateways.base import Outcome, PrepayRequest, Product
 from shop.metrics import tell
 from shop.orders.models import Order
 from shop.orders.moves import Claim, fenced_transaction
@@ -26,6 +26,7 @@ from shop.payments import store
 from shop.payments.contract import PayCommand
 from shop.payments.desk import Desk, log
 from shop.payments.models import PaymentAttempt
+from shop.payments.products import QR_PRODUCTS
 from shop.payments.resolve import require_ended, resolve
 from shop.payments.settle import end_unpaid, hold_for
 from shop.points import service as points
@@ -80,7 +81,7 @@ def _pay_under_lease(desk: Desk, claim: Claim, command: PayCommand) -> None:
     if command.channel == "points":
         _pay_by_points(desk, claim, order)
         return
-    open_at_gateway(desk, claim, _begin(desk, claim, order, command.channel), resumed=False)
+    open_at_gateway(desk, claim, _begin(desk, claim, order, command), resumed=False)
 
 
 def _again(order_code: str) -> Order:
@@ -109,7 +110,7 @@ def require_unmoved(order: Order) -> None:
 
 
 def _refuse_channel(desk: Desk, order: Order, channel: str) -> None:
-    choices = ["points"] if order.amount_fen == 0 else sorted(desk.gateways)
+    choices = ["points"] if order.amount_fen == 0 else sorted(desk.gateways.of(order.merchant))
     if channel not in choices:
         raise WrongChannel(order_code=order.code, channel=channel, choices=", ".join(choices))
 
@@ -122,8 +123,10 @@ def _end_before_new(desk: Desk, claim: Claim, attempt: PaymentAttempt) -> None:
     require_ended(how, attempt.order_code)
 
 
-def _begin(desk: Desk, claim: Claim, order: Order, channel: str) -> PaymentAttempt:
+def _begin(desk: Desk, claim: Claim, order: Order, command: PayCommand) -> PaymentAttempt:
     """Step 4: paying and the attempt with its number are committed before any gateway is called."""
+
+    channel = command.channel
 
     def work() -> str:
         number = _next_number(order.code)
@@ -131,6 +134,9 @@ def _begin(desk: Desk, claim: Claim, order: Order, channel: str) -> PaymentAttem
         db.session.execute(
             insert(PaymentAttempt).values(
                 **_attempt_values(desk, order, channel, number),
+                product=command.product or QR_PRODUCTS[channel],
+                payer_openid=command.payer_openid,
+                client_ip=command.client_ip,
                 state="opening",
                 role="none",
                 open_key=order.code,
@@ -187,6 +193,7 @@ def _attempt_values(desk: Desk, order: Order, channel: str, number: str) -> dict
         "order_id": order.id,
         "order_code": order.code,
         "channel": channel,
+        "merchant": order.merchant,
         "out_trade_no": number,
         "version": 0,
         "amount_fen": order.amount_fen,
@@ -236,15 +243,19 @@ def open_at_gateway(desk: Desk, claim: Claim, attempt: PaymentAttempt, *, resume
         amount_fen=attempt.amount_fen,
         subject=f"Payonce {attempt.order_code}",
         expires_at=attempt.expires_at,
-        notify_url=desk.notify_url(attempt.channel),
+        notify_url=desk.notify_url(attempt.channel, attempt.merchant),
+        product=Product(attempt.product),
+        payer_openid=attempt.payer_openid,
+        client_ip=attempt.client_ip,
+        return_url=desk.return_url(attempt.order_code),
     )
-    gateway = desk.gateways[attempt.channel]
+    gateway = desk.gateway_of(attempt)
     desk.before_gateway_call(claim)
     result = gateway.prepay(request)
-    if result.outcome is Outcome.SUCCEEDED and result.code_url:
-        _store_code(desk, claim, number, result.code_url)
+    if result.outcome is Outcome.SUCCEEDED and result.ticket:
+        _store_ticket(desk, claim, number, result.ticket)
         return
-    fault = result.fault.code if result.fault else "no_code_url"
+    fault = result.fault.code if result.fault else "no_ticket"
     log.warning("prepay_failed", out_trade_no=number, outcome=result.outcome.value, fault=fault)
     if result.outcome is Outcome.FAILED and not resumed:
         ended_now = end_unpaid(
@@ -265,7 +276,7 @@ def open_at_gateway(desk: Desk, claim: Claim, attempt: PaymentAttempt, *, resume
     raise GatewayUnsure(order_code=attempt.order_code)
 
 
-def _store_code(desk: Desk, claim: Claim, number: str, code_url: str) -> None:
+def _store_ticket(desk: Desk, claim: Claim, number: str, ticket: str) -> None:
     def work() -> None:
         attempt = store.fresh_attempt(number)
         if attempt is None:
@@ -277,7 +288,7 @@ def _store_code(desk: Desk, claim: Claim, number: str, code_url: str) -> None:
             raise Superseded(order_code=attempt.order_code)
         order = _again(attempt.order_code)
         desk.moves.hold_order(order, claim)
-        desk.moves.move_attempt(attempt, "opened", claim, "prepay", code_url=code_url)
+        desk.moves.move_attempt(attempt, "opened", claim, "prepay", ticket=ticket)
 
     fenced_transaction(claim, work)
     log.info("payment_pending", out_trade_no=number, fence=claim.fence)

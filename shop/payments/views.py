@@ -17,6 +17,7 @@ from flask import (
 from werkzeug.wrappers import Response as AnyResponse
 
 from shop.errors import GatewayUnsure, OrderAlreadyPaid, OrderClosed, PaymentInProgress, Superseded
+from shop.gateways.base import HandOver
 from shop.idempotency.dedup import Answer, answered_once, fingerprint
 from shop.members.session import require_member, sign_in_required
 from shop.orders import service as orders
@@ -98,7 +99,7 @@ def show(order_code: str) -> str:
         watch=_watched(view),
         seconds_left=_seconds_left(view),
         other_channels=[one for one in CASH_CHANNELS if one != view.channel],
-        phone_link=_phone_link(view.code_url),
+        phone_link=_phone_link(view.hand_over),
         unsure=get_flashed_messages(category_filter=["unsure"]),
     )
 
@@ -150,8 +151,9 @@ def _next_page(order_code: str, answer: Answer) -> str:
     return url_for(page, order_code=order_code)
 
 
-def _phone_link(code_url: str | None) -> str | None:
+def _phone_link(hand_over: HandOver | None) -> str | None:
     """The code's text as a link, if it is one that a phone opens."""
-    if code_url is None or not code_url.lower().startswith(_PHONE_SCHEMES):
+    text = hand_over.qr_text if hand_over else None
+    if text is None or not text.lower().startswith(_PHONE_SCHEMES):
         return None
-    return code_url
+    return text

@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shop.errors import ShopError
 from shop.gateways.base import Acknowledgement, NoticeRefused
+from shop.gateways.registry import DEFAULT_MERCHANT
 from shop.metrics import tell
 from shop.payments.desk import Desk, log
 from shop.webhooks import inbox
@@ -24,7 +25,7 @@ blueprint = Blueprint("webhooks", __name__, url_prefix="/webhooks")
 def receive(channel: str) -> Response:
     """Take one callback in."""
     desk = parts().desk
-    gateway = desk.gateways[channel]
+    gateway = desk.gateways.of(DEFAULT_MERCHANT)[channel]
     if request.content_length is not None and request.content_length > NOTICE_BYTES_MAX:
         tell.notice(channel, "malformed")
         return _answer(gateway.reject("too large"))

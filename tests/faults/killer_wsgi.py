@@ -33,9 +33,11 @@ from shop.gateways.base import (
     Acknowledgement,
     CloseResult,
     Gateway,
+    HandOver,
     Notice,
     PrepayRequest,
     PrepayResult,
+    Product,
     QueryResult,
     RefundRequest,
     RefundResult,
@@ -87,6 +89,7 @@ class MortalGateway(Gateway):
     def __init__(self, real: Gateway) -> None:
         self._real = real
         self.channel = real.channel
+        self.products = real.products
 
     def prepay(self, request: PrepayRequest) -> PrepayResult:
         """See Gateway."""
@@ -101,6 +104,14 @@ class MortalGateway(Gateway):
         answer = self._real.query(out_trade_no)
         pass_point("after_query")
         return answer
+
+    def query_transaction(self, transaction_id: str) -> QueryResult:
+        """See Gateway; the shop does not ask so by itself."""
+        return self._real.query_transaction(transaction_id)
+
+    def hand_over(self, product: Product, ticket: str, *, return_url: str = "") -> HandOver:
+        """See Gateway; not a call of the gateway."""
+        return self._real.hand_over(product, ticket, return_url=return_url)
 
     def close(self, out_trade_no: str) -> CloseResult:
         """See Gateway."""

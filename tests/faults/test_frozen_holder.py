@@ -185,7 +185,7 @@ def test_a_second_code_of_the_same_payment_stays_the_one_to_scan(pair: Pair) -> 
     [stored] = [one for one in left["payment_attempts"] if one["order_code"] == code]
     number = pair.member.pay_at_phone(code)
     assert number == stored["out_trade_no"]
-    assert trade_at(pair.storm.kit.sandbox, number)["cashier_url"] == stored["code_url"]
+    assert trade_at(pair.storm.kit.sandbox, number)["cashier_url"] == stored["ticket"]
     pair.member.wait_until_order_is(code, "paid")
     assert len(pair.storm.kit.sandbox.charges(code)) == 1
     assert pair.storm.kit.broken() == []

@@ -18,6 +18,7 @@ from shop.gateways.base import (
     Outcome,
     PrepayRequest,
     PrepayResult,
+    Product,
     QueryResult,
     RefundRequest,
     RefundResult,
@@ -75,6 +76,7 @@ def ask(gateway: Alipay, call: str) -> Result:
                 subject="保温杯 {A/B} = C&D",
                 expires_at=datetime.now(UTC) + timedelta(minutes=30),
                 notify_url="http://127.0.0.1:8000/webhooks/alipay",
+                product=Product.PRECREATE,
             )
         )
     if call == "query":

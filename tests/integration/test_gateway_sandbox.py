@@ -23,6 +23,7 @@ from shop.gateways.base import (
     RefundResult,
 )
 from shop.gateways.wechatpay import WeChatPay
+from shop.payments.products import QR_PRODUCTS
 from tests.integration.sandbox_kit import Receiver, Running, number, receiving, running
 
 CHANNELS = ["wechatpay", "alipay"]
@@ -82,13 +83,16 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def prepay_request(notify_url: str = "http://127.0.0.1:9/notify") -> PrepayRequest:
+def prepay_request(
+    gateway: Gateway, notify_url: str = "http://127.0.0.1:9/notify"
+) -> PrepayRequest:
     return PrepayRequest(
         out_trade_no=number(),
         amount_fen=8_888,
         subject="保温杯 & 茶叶 {100%}",
         expires_at=datetime.now(UTC) + timedelta(minutes=30),
         notify_url=notify_url,
+        product=QR_PRODUCTS[gateway.channel],
     )
 
 
@@ -105,11 +109,11 @@ def refund_request(paid: PrepayRequest, refund_fen: int = 888) -> RefundRequest:
 
 def open_payment(gateway: Gateway, notify_url: str = "http://127.0.0.1:9/notify") -> PrepayRequest:
     """Prepaid, and scanned: Alipay has no trade before."""
-    request = prepay_request(notify_url)
+    request = prepay_request(gateway, notify_url)
     opened = gateway.prepay(request)
     assert (opened.outcome, opened.fault) == (Outcome.SUCCEEDED, None)
-    assert opened.code_url is not None
-    requests.get(opened.code_url, timeout=20).raise_for_status()
+    assert opened.ticket is not None
+    requests.get(opened.ticket, timeout=20).raise_for_status()
     return request
 
 
@@ -154,7 +158,7 @@ def ask(gateway: Gateway, call: str, payment: PrepayRequest) -> Outcome:
 
 
 def test_a_payment_is_opened_paid_and_found_paid(sandbox: Running, gateway: Gateway) -> None:
-    request = prepay_request()
+    request = prepay_request(gateway)
     opened = gateway.prepay(request)
     assert opened.outcome is Outcome.SUCCEEDED
     before = gateway.query(request.out_trade_no)
@@ -203,7 +207,7 @@ def test_the_rejecting_answer_brings_the_notice_again_and_the_acknowledging_one_
 
 
 def test_the_same_prepay_again_is_safe(sandbox: Running, gateway: Gateway) -> None:
-    request = prepay_request()
+    request = prepay_request(gateway)
     first, second = gateway.prepay(request), gateway.prepay(request)
     assert (first.outcome, second.outcome) == (Outcome.SUCCEEDED, Outcome.SUCCEEDED)
     sandbox.post(f"/admin/trades/{request.out_trade_no}/pay")
@@ -211,7 +215,7 @@ def test_the_same_prepay_again_is_safe(sandbox: Running, gateway: Gateway) -> No
 
 
 def test_a_payment_of_nothing_is_refused_for_good(gateway: Gateway) -> None:
-    result = gateway.prepay(replace(prepay_request(), amount_fen=0))
+    result = gateway.prepay(replace(prepay_request(gateway), amount_fen=0))
     assert result.outcome is Outcome.FAILED
     assert result.fault is not None
 
@@ -321,7 +325,7 @@ def test_a_gateway_that_does_not_answer_in_time_is_unknown(
 def test_a_prepay_whose_answer_was_lost_is_asked_again_under_its_number(
     sandbox: Running, gateway: Gateway
 ) -> None:
-    request = prepay_request()
+    request = prepay_request(gateway)
     sandbox.fault(gateway.channel, "prepay", "drop_after_effect")
     assert gateway.prepay(request).outcome is Outcome.UNKNOWN
     assert gateway.query(request.out_trade_no).outcome is Outcome.PENDING

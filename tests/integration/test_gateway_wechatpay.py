@@ -17,6 +17,7 @@ from shop.gateways.base import (
     Outcome,
     PrepayRequest,
     PrepayResult,
+    Product,
     QueryResult,
     RefundRequest,
     RefundResult,
@@ -68,6 +69,7 @@ def prepay_request(**changes: Any) -> PrepayRequest:
         subject="保温杯",
         expires_at=datetime.now(UTC) + timedelta(minutes=30),
         notify_url="http://127.0.0.1:8000/webhooks/wechatpay",
+        product=Product.NATIVE,
     )
     return replace(request, **changes)
 

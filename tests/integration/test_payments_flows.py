@@ -67,7 +67,7 @@ def end_attempt(buyer: Buyer, code: str) -> Resolution:
 def test_a_payment_by_points_alone_is_paid_at_once(buyer: Buyer) -> None:
     code = buyer.order(points=500, amount_fen=0)
     view = buyer.pay(code, "points")
-    assert (view.order_state, view.attempt_state, view.code_url) == ("paid", "succeeded", None)
+    assert (view.order_state, view.attempt_state, view.hand_over) == ("paid", "succeeded", None)
     assert (buyer.points(), buyer.on_hand()) == (buyer.given - 500, buyer.brought - 1)
     assert buyer.moves(code) == [("begin_payment", "member"), ("settle", "member")]
     with pytest.raises(OrderAlreadyPaid):

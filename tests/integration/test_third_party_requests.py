@@ -1,6 +1,7 @@
 """Requests that our gateways sign are well signed in the eyes of npm's official `alipay-sdk` and of
 `wechatpay-axios-plugin`."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlsplit
 
@@ -8,7 +9,7 @@ import pytest
 
 from shop.clock import SystemClock
 from shop.gateways.alipay import Alipay
-from shop.gateways.base import PrepayRequest, RefundRequest
+from shop.gateways.base import PrepayRequest, Product, RefundRequest
 from shop.gateways.wechatpay import WeChatPay
 from tests.integration.gateway_server import gateway_server
 from tests.integration.keys import alipay_keys, wechatpay_keys
@@ -28,6 +29,7 @@ PREPAY = PrepayRequest(
     subject="保温杯 & 茶叶 {100%}",
     expires_at=datetime(2030, 1, 1, tzinfo=UTC),
     notify_url="http://127.0.0.1:8000/webhooks",
+    product=Product.NATIVE,
 )
 REFUND = RefundRequest(
     out_trade_no=NUMBER,
@@ -92,7 +94,7 @@ def test_the_official_sdk_finds_every_alipay_request_of_ours_well_signed() -> No
             read_timeout_ms=5_000,
             clock=SystemClock(),
         )
-        gateway.prepay(PREPAY)
+        gateway.prepay(replace(PREPAY, product=Product.PRECREATE))
         gateway.query(NUMBER)
         gateway.close(NUMBER)
         gateway.refund(REFUND)

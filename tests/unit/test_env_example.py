@@ -12,6 +12,9 @@ from sandbox.config import config_from_env
 ROOT = Path(__file__).resolve().parents[2]
 # Read by scripts/run.py alone.
 OF_THE_RUN = {"DATA_DIR"}
+# Files of other modes than the one that `complete` is in; what is shown are examples.
+ALIPAY_CERTS = ("ALIPAY_APP_CERT_FILE", "ALIPAY_CERT_FILE", "ALIPAY_ROOT_CERT_FILE")
+OTHER_FILES = {*ALIPAY_CERTS, "WECHATPAY_APP_SECRET_FILE"}
 
 
 class Recording(Mapping[str, str]):
@@ -63,21 +66,35 @@ def _key_files() -> list[str]:
     ]
 
 
+@pytest.fixture
+def other(complete: dict[str, str]) -> dict[str, str]:
+    """The same with every file of the other modes."""
+    key = complete["ALIPAY_PUBLIC_KEY_FILE"]
+    values = complete | dict.fromkeys(OTHER_FILES, key) | {"WECHATPAY_PRODUCTS": "jsapi"}
+    del values["ALIPAY_PUBLIC_KEY_FILE"]
+    return values
+
+
 def test_every_setting_is_listed_and_nothing_else(
-    listed: dict[str, str], complete: dict[str, str]
+    listed: dict[str, str], complete: dict[str, str], other: dict[str, str]
 ) -> None:
-    shop, web, sandbox = Recording(complete), Recording({}), Recording({})
+    shop, also, web, sandbox = (Recording(values) for values in (complete, other, {}, {}))
     load_web_settings(web)
     load_settings(shop)
+    load_settings(also)
     config_from_env(sandbox)
-    assert set(listed) == shop.asked | sandbox.asked | web.asked | OF_THE_RUN
+    assert set(listed) == shop.asked | also.asked | sandbox.asked | web.asked | OF_THE_RUN
 
 
 def test_the_defaults_shown_are_the_defaults(
     listed: dict[str, str], complete: dict[str, str]
 ) -> None:
     bare = load_settings(complete)
-    shown = {name: value for name, value in listed.items() if name not in complete and value}
+    shown = {
+        name: value
+        for name, value in listed.items()
+        if name not in complete.keys() | OTHER_FILES and value
+    }
     assert load_settings({**complete, **shown}) == bare
     numbers = {name for name in shown if hasattr(Settings, name.lower())}
     assert len(numbers) > 5

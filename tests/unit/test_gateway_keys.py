@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -151,7 +152,7 @@ def test_our_own_public_key_is_not_taken_for_the_gateways() -> None:
         ({"cert_serial": "not hex"}, "WECHATPAY_CERT_SERIAL"),
     ],
 )
-def test_a_wrong_wechatpay_name_is_named(changes: dict[str, str], told: str) -> None:
+def test_a_wrong_wechatpay_name_is_named(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(SettingsError) as refused:
         build_wechatpay(replace(wechatpay_keys().settings(), **changes))
     assert told in str(refused.value)
@@ -161,7 +162,7 @@ def test_a_wrong_wechatpay_name_is_named(changes: dict[str, str], told: str) -> 
     ("changes", "told"),
     [({"app_id": "wx1"}, "ALIPAY_APP_ID"), ({"seller_id": "me@shop"}, "ALIPAY_SELLER_ID")],
 )
-def test_a_wrong_alipay_name_is_named(changes: dict[str, str], told: str) -> None:
+def test_a_wrong_alipay_name_is_named(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(SettingsError) as refused:
         build_alipay(replace(alipay_keys().settings(), **changes))
     assert told in str(refused.value)
