@@ -123,6 +123,15 @@ class GatewayUnsure(ShopError):
     retry_after_s = 5
 
 
+class GatewayAway(ShopError):
+    """{channel} cannot be reached at the moment. Nothing was sent and nothing was charged."""
+
+    status = 503
+    code = "gateway-away"
+    hint = "Choose the other way to pay, or try again in a minute."
+    retry_after_s = 60
+
+
 class PaymentHeld(ShopError):
     """The payment of order {order_code} does not agree with our books."""
 

@@ -8,6 +8,8 @@ Revision ID: 0003
 import sqlalchemy as sa
 from alembic import op
 
+import shop.db
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -28,6 +30,7 @@ def upgrade() -> None:
         op.add_column(
             table, sa.Column(column, sa.String(length), server_default=value, nullable=False)
         )
+    op.add_column("payment_attempts", sa.Column("ticket_at", shop.db.UtcDateTime(), nullable=True))
     # Not by batch: SQLite would make the whole table anew.
     op.execute("ALTER TABLE payment_attempts RENAME COLUMN code_url TO ticket")
     op.execute(
@@ -38,5 +41,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("ALTER TABLE payment_attempts RENAME COLUMN ticket TO code_url")
+    op.drop_column("payment_attempts", "ticket_at")
     for table, column, _, _ in reversed(COLUMNS):
         op.drop_column(table, column)

@@ -174,6 +174,18 @@ class Moves:
         )
         _remember(attempt, state=move.to_state, version=attempt.version + 1, **values)
 
+    def write_attempt(self, attempt: PaymentAttempt, claim: Claim, **values: Any) -> None:
+        """Write values of an attempt that stays in its state; its order as for `move_attempt`."""
+        if not claim.wrote:
+            raise RuntimeError("an attempt is written only after its order was held or moved")
+        changed = changed_rows(
+            update(PaymentAttempt)
+            .where(PaymentAttempt.id == attempt.id, *self.state_guard(attempt))
+            .values(**values)
+        )
+        self._require_one(changed, attempt.order_code)
+        _remember(attempt, **values)
+
     def _record(
         self,
         order_code: str,

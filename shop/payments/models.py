@@ -62,6 +62,7 @@ class PaymentAttempt(Model):
     points: Mapped[int] = mapped_column(BigInt)
     transaction_id: Mapped[str | None] = mapped_column(String(128))
     ticket: Mapped[str | None] = mapped_column(Text)
+    ticket_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     fault_code: Mapped[str | None] = mapped_column(String(64))
     due_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     asked_count: Mapped[int] = mapped_column(Integer, default=0)

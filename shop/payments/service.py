@@ -17,6 +17,7 @@ from shop.payments import start, store
 from shop.payments.contract import PayCommand, PaymentView
 from shop.payments.desk import Desk
 from shop.payments.models import PaymentAttempt
+from shop.payments.products import Device, choose, is_stale
 from shop.payments.resolve import require_ended, resolve
 from statemachine.attempt import OPEN_ATTEMPT_STATES
 
@@ -84,7 +85,23 @@ class Payments:
             attempt_state=attempt.state if attempt else None,
             product=Product(attempt.product) if attempt and attempt.product else None,
             hand_over=self._hand_over(attempt) if attempt and shown else None,
+            stale=shown and self._is_stale(attempt),
+            merchant=order.merchant,
         )
+
+    def products(self, view: PaymentView, device: Device) -> dict[str, Product]:
+        """How each gateway of the order's merchant would be paid on this device."""
+        gateways = self.desk.gateways.of(view.merchant)
+        return {name: choose(name, device, one.products) for name, one in gateways.items()}
+
+    def has_page(self, view: PaymentView, channel: str) -> bool:
+        """Whether the channel can be paid on its gateway's own page."""
+        return Product.PAGE in self.desk.gateways.of(view.merchant)[channel].products
+
+    def _is_stale(self, attempt: PaymentAttempt | None) -> bool:
+        if attempt is None or not attempt.product:
+            return False
+        return is_stale(Product(attempt.product), attempt.ticket_at, self.desk.clock.now())
 
     def _hand_over(self, attempt: PaymentAttempt) -> HandOver | None:
         if not attempt.ticket:

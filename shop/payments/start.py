@@ -6,8 +6,9 @@ from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
 from shop.catalog import stock
-from shop.db import db, end_read
+from shop.db import db, end_read, transaction
 from shop.errors import (
+    GatewayAway,
     GatewayUnsure,
     OrderAlreadyPaid,
     OrderClosed,
@@ -26,10 +27,11 @@ from shop.payments import store
 from shop.payments.contract import PayCommand
 from shop.payments.desk import Desk, log
 from shop.payments.models import PaymentAttempt
-from shop.payments.products import QR_PRODUCTS
-from shop.payments.resolve import require_ended, resolve
+from shop.payments.products import choose, is_stale
+from shop.payments.resolve import last_look_at, require_ended, resolve
 from shop.payments.settle import end_unpaid, hold_for
 from shop.points import service as points
+from statemachine.attempt import OPEN_ATTEMPT_STATES
 
 # Each try takes a number at the gateway and rows here; nobody needs more to pay one order.
 ATTEMPTS_MAX = 20
@@ -65,8 +67,10 @@ def _pay_under_lease(desk: Desk, claim: Claim, command: PayCommand) -> None:
     if attempt is not None and order.state != "paying":
         # It was begun between our two reads: somebody else is at work, and it is not ours to end.
         raise Superseded(order_code=order.code)
-    if attempt is not None and attempt.channel == command.channel:
-        if attempt.state == "opening":
+    product = product_for(desk, order, command)
+    if attempt is not None and _is_what_is_asked(attempt, command, product):
+        now = desk.clock.now()
+        if attempt.state == "opening" or is_stale(Product(attempt.product), attempt.ticket_at, now):
             open_at_gateway(desk, claim, attempt, resumed=True)
         return
     if attempt is not None:
@@ -81,7 +85,31 @@ def _pay_under_lease(desk: Desk, claim: Claim, command: PayCommand) -> None:
     if command.channel == "points":
         _pay_by_points(desk, claim, order)
         return
-    open_at_gateway(desk, claim, _begin(desk, claim, order, command), resumed=False)
+    begun = _begin(desk, claim, order, command, product)
+    open_at_gateway(desk, claim, begun, resumed=False)
+
+
+def product_for(desk: Desk, order: Order, command: PayCommand) -> Product | None:
+    """How the command's channel is paid on its device; None for points, which need no gateway."""
+    if command.channel == "points":
+        return None
+    offered = set(desk.gateways.of(order.merchant)[command.channel].products)
+    if not command.payer_openid:
+        offered.discard(Product.JSAPI)
+    return choose(command.channel, command.device, offered, on_its_page=command.on_its_page)
+
+
+def _is_what_is_asked(
+    attempt: PaymentAttempt, command: PayCommand, product: Product | None
+) -> bool:
+    """Whether the open attempt can be paid as the command wishes.
+
+    Another product of the same gateway is another attempt: the gateways refuse a number that comes
+    back with another trade type, or another payer.
+    """
+    if (attempt.channel, attempt.product) != (command.channel, product):
+        return False
+    return product is not Product.JSAPI or attempt.payer_openid == command.payer_openid
 
 
 def _again(order_code: str) -> Order:
@@ -123,7 +151,9 @@ def _end_before_new(desk: Desk, claim: Claim, attempt: PaymentAttempt) -> None:
     require_ended(how, attempt.order_code)
 
 
-def _begin(desk: Desk, claim: Claim, order: Order, command: PayCommand) -> PaymentAttempt:
+def _begin(
+    desk: Desk, claim: Claim, order: Order, command: PayCommand, product: Product | None
+) -> PaymentAttempt:
     """Step 4: paying and the attempt with its number are committed before any gateway is called."""
 
     channel = command.channel
@@ -134,8 +164,8 @@ def _begin(desk: Desk, claim: Claim, order: Order, command: PayCommand) -> Payme
         db.session.execute(
             insert(PaymentAttempt).values(
                 **_attempt_values(desk, order, channel, number),
-                product=command.product or QR_PRODUCTS[channel],
-                payer_openid=command.payer_openid,
+                product=product,
+                payer_openid=command.payer_openid if product is Product.JSAPI else "",
                 client_ip=command.client_ip,
                 state="opening",
                 role="none",
@@ -257,20 +287,27 @@ def open_at_gateway(desk: Desk, claim: Claim, attempt: PaymentAttempt, *, resume
         return
     fault = result.fault.code if result.fault else "no_ticket"
     log.warning("prepay_failed", out_trade_no=number, outcome=result.outcome.value, fault=fault)
-    if result.outcome is Outcome.FAILED and not resumed:
+    if not resumed and (result.outcome is Outcome.FAILED or not result.sent):
         ended_now = end_unpaid(
             desk,
             claim,
             number,
             attempt_event="fail",
             order_event="fail",
-            cause=f"prepay refused: {fault}",
+            cause=f"prepay {'refused' if result.sent else 'not sent'}: {fault}",
             fault_code=fault,
+            # Should another worker have taken over and sent it after all, money would be found.
+            look_again_at=None if result.sent else last_look_at(attempt),
         )
         if not ended_now:
             # Who went on with the order ended it, and its gateway refuses the number since.
             raise Superseded(order_code=attempt.order_code)
+        if not result.sent:
+            raise GatewayAway(channel=attempt.channel)
         raise PaymentRefused(order_code=attempt.order_code, fault_code=fault)
+    if attempt.state == "pending":
+        # A new ticket in place of a stale one: the gateway may refuse it because it is paid.
+        transaction(lambda: store.ask_soon(number, desk.clock.now()))
     # Unknown, or refused for a number that an earlier call may have opened or that may be paid by
     # now: the attempt stays open, and the sweeper asks.
     raise GatewayUnsure(order_code=attempt.order_code)
@@ -281,14 +318,19 @@ def _store_ticket(desk: Desk, claim: Claim, number: str, ticket: str) -> None:
         attempt = store.fresh_attempt(number)
         if attempt is None:
             raise OrderNotFound(order_code=number)
-        if attempt.state in {"pending", "succeeded"}:
-            # A callback, or who took over from us, was faster: there is nothing left to store.
+        if attempt.state == "succeeded":
+            # A callback was faster: there is nothing left to store.
             return
-        if attempt.state != "opening":
+        if attempt.state not in OPEN_ATTEMPT_STATES:
             raise Superseded(order_code=attempt.order_code)
         order = _again(attempt.order_code)
         desk.moves.hold_order(order, claim)
-        desk.moves.move_attempt(attempt, "opened", claim, "prepay", ticket=ticket)
+        values = {"ticket": ticket, "ticket_at": desk.clock.now()}
+        if attempt.state == "opening":
+            desk.moves.move_attempt(attempt, "opened", claim, "prepay", **values)
+        else:
+            # The newest ticket is the one that works; who came first showed an older one.
+            desk.moves.write_attempt(attempt, claim, **values)
 
     fenced_transaction(claim, work)
     log.info("payment_pending", out_trade_no=number, fence=claim.fence)
