@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Outcome(StrEnum):
@@ -132,6 +132,28 @@ class CloseResult:
     """
 
     outcome: Outcome
+    fault: GatewayFault | None = None
+
+
+class CancelAction(StrEnum):
+    """What a cancellation did to the trade, in Alipay's words. `none`: it named no action."""
+
+    CLOSE = "close"
+    REFUND = "refund"
+    NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CancelResult:
+    """SUCCEEDED: the gateway did `action`, or (with `none`) knows of no trade to cancel. FAILED:
+    refused for good. UNKNOWN otherwise. Never PENDING.
+
+    `retry` is the gateway's own advice to ask again. As with `CloseResult`: `query` before acting.
+    """
+
+    outcome: Outcome
+    action: CancelAction = CancelAction.NONE
+    retry: bool = False
     fault: GatewayFault | None = None
 
 
@@ -274,4 +296,17 @@ class Gateway(Protocol):
 
     def reject(self, message: str) -> Acknowledgement:
         """The answer that makes the gateway send the notice again."""
+        ...
+
+
+@runtime_checkable
+class Cancelling(Protocol):
+    """A gateway that can also take a payment back whole (Alipay)."""
+
+    def cancel(self, out_trade_no: str) -> CancelResult:
+        """End a payment whose outcome is unknown. **What is paid is refunded**, in full.
+
+        Hence never used by the shop itself, which asks (`query`) and closes; it is the operator's
+        tool. Safe to repeat.
+        """
         ...
