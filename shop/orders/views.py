@@ -93,9 +93,11 @@ def place() -> Response | tuple[Response, int]:
     )
     code, channel = order.code, _channel_for(order, form.get("channel"))
     if channel is not None:
-        # One key per form and channel: a second submit is the same request, another channel chosen
-        # on the same form is a change of channel.
-        return pay_and_go_on(code, channel, f"checkout-{token}-{channel}"[:REQUEST_NO_MAX])
+        # One key per form, channel and change of channel: a second submit is the same request, and
+        # going back to the first channel after another was tried is a new one.
+        changes = sum(one.channel != channel for one in store.attempts_of(code))
+        key = f"checkout-{token}-{channel}-{changes}"
+        return pay_and_go_on(code, channel, key[:REQUEST_NO_MAX])
     if wants_json():
         return jsonify(**_facts(order)), 201
     return redirect(url_for("orders.show", order_code=code), 303)

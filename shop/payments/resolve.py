@@ -98,6 +98,7 @@ def _act(
             claim,
             Money(
                 channel=attempt.channel,
+                merchant=attempt.merchant,
                 out_trade_no=attempt.out_trade_no,
                 transaction_id=found.transaction_id,
                 amount_fen=found.amount_fen,

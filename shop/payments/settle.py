@@ -35,6 +35,7 @@ class Applied(StrEnum):
     CHANNEL_DIFFERS = "channel_differs"
     SECOND_TRANSACTION = "second_transaction"
     UNKNOWN_TRADE = "unknown_out_trade_no"
+    WRONG_MERCHANT = "wrong_merchant"
 
 
 REFUSALS = {
@@ -42,15 +43,18 @@ REFUSALS = {
     Applied.CHANNEL_DIFFERS,
     Applied.SECOND_TRANSACTION,
     Applied.UNKNOWN_TRADE,
+    Applied.WRONG_MERCHANT,
 }
 """Outcomes that contradict our books: no state moves, an operator must look."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Money:
-    """What a gateway says it took. `cause` names the notice or the question that told us."""
+    """What a gateway says it took, and for which merchant. `cause` names the notice or the question
+    that told us."""
 
     channel: str
+    merchant: str
     out_trade_no: str
     transaction_id: str
     amount_fen: int
@@ -116,6 +120,8 @@ def _apply(desk: Desk, claim: Claim, money: Money) -> Applied:
 def _contradiction(attempt: PaymentAttempt, money: Money) -> Applied | None:
     if attempt.channel != money.channel:
         return Applied.CHANNEL_DIFFERS
+    if attempt.merchant != money.merchant:
+        return Applied.WRONG_MERCHANT
     if attempt.amount_fen != money.amount_fen or money.currency != "CNY":
         return Applied.AMOUNT_DIFFERS
     if attempt.state == "succeeded":

@@ -21,8 +21,10 @@ from shop.gateways.base import HandOver
 from shop.idempotency.dedup import Answer, answered_once, fingerprint
 from shop.members.session import require_member, sign_in_required
 from shop.orders import service as orders
+from shop.pages.device import current_device
 from shop.pages.wants import wants_json
 from shop.payments.contract import PayCommand, PaymentView
+from shop.payments.products import Device
 from shop.wiring import parts
 
 blueprint = Blueprint("payments", __name__)
@@ -36,19 +38,28 @@ _PHONE_SCHEMES = ("https://", "http://", "weixin://", "alipays://")
 def pay(order_code: str) -> AnyResponse:
     """Pay the order on a channel, once per idempotency key."""
     key = request.headers.get("Idempotency-Key") or request.form.get("idempotency_key", "")
-    return pay_and_go_on(order_code, request.form.get("channel", ""), key)
+    on_its_page = request.form.get("on") == "page"
+    return pay_and_go_on(order_code, request.form.get("channel", ""), key, on_its_page=on_its_page)
 
 
-def pay_and_go_on(order_code: str, channel: str, idempotency_key: str) -> AnyResponse:
+def pay_and_go_on(
+    order_code: str, channel: str, idempotency_key: str, *, on_its_page: bool = False
+) -> AnyResponse:
     """Pay under this key; then JSON for a program, for a person the page where it goes on."""
     member_id = require_member().id
     # Whatever goes wrong from here on, its page leads to the order.
     g.order_code = order_code
+    command = PayCommand(
+        member_id=member_id,
+        order_code=order_code,
+        channel=channel,
+        device=current_device(),
+        on_its_page=on_its_page,
+        client_ip=request.remote_addr or "",
+    )
 
     def work() -> Answer:
-        view = parts().payments.pay(
-            PayCommand(member_id=member_id, order_code=order_code, channel=channel)
-        )
+        view = parts().payments.pay(command)
         return Answer(status=200, body=json.dumps(_facts(view)).encode())
 
     def resume() -> Answer:
@@ -67,7 +78,7 @@ def pay_and_go_on(order_code: str, channel: str, idempotency_key: str) -> AnyRes
             parts().clock,
             client=f"member:{member_id}",
             request_no=idempotency_key,
-            fingerprint=fingerprint("pay", order_code, channel),
+            fingerprint=fingerprint("pay", order_code, channel, *["page"] * on_its_page),
             work=work,
             resume=resume,
         )
@@ -92,9 +103,17 @@ def show(order_code: str) -> str:
     """The page with the QR code. It shows the truth however often it is loaded."""
     member_id = require_member().id
     view = parts().payments.view(member_id, order_code)
+    device = current_device()
+    is_open = view.channel in CASH_CHANNELS and view.product is not None
     return render_template(
         "payments/pay.html",
         view=view,
+        device=device,
+        pays_otherwise_here=is_open
+        and parts().payments.products(view, device)[view.channel or ""] is not view.product,
+        page_offered=is_open
+        and device is Device.DESKTOP
+        and parts().payments.has_page(view, view.channel or ""),
         goods=orders.order_of_member(member_id, order_code).lines,
         watch=_watched(view),
         seconds_left=_seconds_left(view),
