@@ -21,10 +21,15 @@ class ShopError(Exception):
         self.fields = fields
         super().__init__(self.detail)
 
+    @classmethod
+    def sentence(cls) -> str:
+        """What this error says, untranslated and with its places still open."""
+        return " ".join((cls.__doc__ or "").split())
+
     @property
     def title(self) -> str:
         """The untranslated sentence, with its places still open."""
-        return " ".join((type(self).__doc__ or "").split())
+        return self.sentence()
 
     @property
     def detail(self) -> str:
