@@ -8,13 +8,10 @@ from sqlalchemy.exc import IntegrityError
 from shop.catalog import stock
 from shop.db import db, end_read, transaction
 from shop.errors import (
-    GatewayAway,
-    GatewayUnsure,
     OrderAlreadyPaid,
     OrderClosed,
     OrderExpired,
     OrderNotFound,
-    PaymentRefused,
     Superseded,
     TooManyAttempts,
     WrongChannel,
@@ -30,6 +27,7 @@ from shop.payments.models import PaymentAttempt
 from shop.payments.products import choose, is_stale
 from shop.payments.resolve import last_look_at, require_ended, resolve
 from shop.payments.settle import end_unpaid, hold_for
+from shop.payments.words import words_for
 from shop.points import service as points
 from statemachine.attempt import OPEN_ATTEMPT_STATES
 
@@ -265,7 +263,8 @@ def open_at_gateway(desk: Desk, claim: Claim, attempt: PaymentAttempt, *, resume
     """Step 5: the gateway call, outside any transaction, under the lease.
 
     `resumed`: an earlier call with this number may have come through. Raises PaymentRefused where
-    nothing was opened, GatewayUnsure where that cannot be known.
+    nothing was opened, GatewayAway where nothing was sent, GatewayUnsure where that cannot be
+    known; each by the reason (shop/payments/words.py).
     """
     number = attempt.out_trade_no
     request = PrepayRequest(
@@ -302,15 +301,15 @@ def open_at_gateway(desk: Desk, claim: Claim, attempt: PaymentAttempt, *, resume
         if not ended_now:
             # Who went on with the order ended it, and its gateway refuses the number since.
             raise Superseded(order_code=attempt.order_code)
-        if not result.sent:
-            raise GatewayAway(channel=attempt.channel)
-        raise PaymentRefused(order_code=attempt.order_code, fault_code=fault)
+        words = words_for(fault, Outcome.FAILED, sent=result.sent)
+        raise words(order_code=attempt.order_code, channel=attempt.channel, fault_code=fault)
     if attempt.state == "pending":
         # A new ticket in place of a stale one: the gateway may refuse it because it is paid.
         transaction(lambda: store.ask_soon(number, desk.clock.now()))
     # Unknown, or refused for a number that an earlier call may have opened or that may be paid by
     # now: the attempt stays open, and the sweeper asks.
-    raise GatewayUnsure(order_code=attempt.order_code)
+    unsure = words_for(fault, Outcome.UNKNOWN)
+    raise unsure(order_code=attempt.order_code, channel=attempt.channel, fault_code=fault)
 
 
 def _store_ticket(desk: Desk, claim: Claim, number: str, ticket: str) -> None:
