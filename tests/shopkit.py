@@ -112,6 +112,12 @@ class Sandbox:
         """Play the member's phone: pay what the QR code asks for."""
         self.post(f"/admin/trades/{out_trade_no}/pay?notice={'yes' if notice else 'no'}")
 
+    def clear_faults(self) -> None:
+        """Forget the faults that were ordered."""
+        request = urllib.request.Request(f"{self.url}/admin/faults", method="DELETE")  # noqa: S310
+        with urllib.request.urlopen(request, timeout=20):  # noqa: S310 - as above
+            pass
+
     def charges(self, order_code: str) -> list[Any]:
         """Every time money was taken at a gateway for this order."""
         found = self.get("/admin/charges")

@@ -4,7 +4,6 @@ A member, the phone, the gateways (with their faults), late notices and the swee
 chosen by Hypothesis, against the real sandbox.
 """
 
-import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -47,12 +46,6 @@ def shop(
         yield made
 
 
-def clear_faults(sandbox: Sandbox) -> None:
-    request = urllib.request.Request(f"{sandbox.url}/admin/faults", method="DELETE")  # noqa: S310
-    with urllib.request.urlopen(request, timeout=20):  # noqa: S310 - our own sandbox
-        pass
-
-
 class Life(RuleBasedStateMachine):
     """One member with few points and few goods, and all that can happen to the orders."""
 
@@ -61,7 +54,7 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        clear_faults(self.shop.kit.sandbox)
+        self.shop.kit.sandbox.clear_faults()
         self.buyer = Buyer(self.shop, points=700, stock=3)
         self.codes: list[str] = []
         self.swept_s = 0
@@ -125,7 +118,7 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """When the gateways answer again and all time is over, every order has come to its end."""
-        clear_faults(self.shop.kit.sandbox)
+        self.shop.kit.sandbox.clear_faults()
         for code in self.codes:
             self.notice_comes(code)
         for late_s in (EXPIRY_S + 3_600, EXPIRY_S + 7_200):
