@@ -15,8 +15,9 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import certifi
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_BYTES = 1024 * 1024
 """No answer of the calls made here comes near; a longer one is not an answer."""
+
+PIECE_BYTES = 64 * 1024
+"""A file is handed on in pieces of at most this size."""
 
 MAX_IDLE_S = 1.0
 """A connection unused for longer is opened anew. Servers close idle connections after two seconds
@@ -59,20 +63,23 @@ class TransportFault(Exception):
     """No readable answer came back; whether the gateway acted on the request is unknown.
 
     `code` is one of `timeout`, `unreachable`, `bad_answer`, `server_error` (see `GatewayFault`).
+    `sent` is False only where there was never a connection to send the request on.
     """
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, *, sent: bool = True) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+        self.sent = sent
 
 
 class Transport:
     """Sends requests, keeping connections for reuse. Safe for threads and across fork."""
 
     def __init__(self, *, connect_timeout_ms: int, read_timeout_ms: int) -> None:
+        self._connect_timeout_s = connect_timeout_ms / 1000
         self._timeout = urllib3.Timeout(
-            connect=connect_timeout_ms / 1000, read=read_timeout_ms / 1000
+            connect=self._connect_timeout_s, read=read_timeout_ms / 1000
         )
         self._pool_of_pid = (os.getpid(), _new_pool())
         # At DEBUG it would log each address, and Alipay's addresses are whole signed requests.
@@ -85,25 +92,67 @@ class Transport:
 
         Raises TransportFault.
         """
+        with _faults():
+            return _read(self._open(method, url, headers, body, self._timeout))
+
+    def download(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        sink: Callable[[bytes], None],
+        max_bytes: int,
+        total_timeout_s: float,
+    ) -> Answer:
+        """Send once and hand the body of an answer 200 to `sink`, a piece at a time.
+
+        The whole answer must come within `total_timeout_s`, however it drips, and have at most
+        `max_bytes`. The answer returned has no body; an answer of another status is no file: it is
+        returned as `send` does, and `sink` is not called. Raises TransportFault, and what `sink`
+        raises; `sink` may have got a part by then.
+        """
+        limit = urllib3.Timeout(connect=self._connect_timeout_s, read=total_timeout_s)
+        with _faults():
+            response = self._open(method, url, headers, None, limit)
+            if response.status != 200:
+                return _read(response)
+        left = max_bytes
         try:
-            response = self._current_pool().request(
-                method,
-                url,
-                headers=dict(headers),
-                body=body,
-                timeout=self._timeout,
-                retries=False,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
-            return _read(response)
-        except (ConnectTimeoutError, ReadTimeoutError) as error:
-            # A refused connection is a subclass of the connect time-out in urllib3.
-            code = "unreachable" if isinstance(error, NewConnectionError) else "timeout"
-            raise TransportFault(code, str(error)) from error
-        except (HTTPError, OSError) as error:
-            raise TransportFault("unreachable", f"{type(error).__name__}: {error}") from error
+            while True:
+                with _faults():
+                    piece = response.read(PIECE_BYTES)
+                if not piece:
+                    break
+                left -= len(piece)
+                if left < 0:
+                    raise TransportFault("bad_answer", f"the file is longer than {max_bytes} bytes")
+                sink(piece)
+        except BaseException:
+            response.close()
+            raise
+        response.release_conn()
+        return _without_body(response)
+
+    def _open(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout: urllib3.Timeout,
+    ) -> urllib3.BaseHTTPResponse:
+        return self._current_pool().request(
+            method,
+            url,
+            headers=dict(headers),
+            body=body,
+            timeout=timeout,
+            retries=False,
+            redirect=False,
+            preload_content=False,
+            decode_content=False,
+        )
 
     def _current_pool(self) -> urllib3.PoolManager:
         pid, pool = self._pool_of_pid
@@ -113,6 +162,26 @@ class Transport:
             pool = _new_pool()
             self._pool_of_pid = (os.getpid(), pool)
         return pool
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Whatever the network does, as a TransportFault."""
+    try:
+        yield
+    except (NewConnectionError, ConnectTimeoutError) as error:
+        # A refused connection, or a name not found, is a subclass of the connect time-out's in
+        # some releases of urllib3. In each case there was nothing to send a request on.
+        code = "unreachable" if isinstance(error, NewConnectionError) else "timeout"
+        raise TransportFault(code, str(error), sent=False) from error
+    except ReadTimeoutError as error:
+        raise TransportFault("timeout", str(error)) from error
+    except (HTTPError, OSError) as error:
+        raise TransportFault("unreachable", f"{type(error).__name__}: {error}") from error
+
+
+def _without_body(response: urllib3.BaseHTTPResponse) -> Answer:
+    return Answer(status=response.status, headers=tuple(response.headers.items()), body=b"")
 
 
 def _read(response: urllib3.BaseHTTPResponse) -> Answer:
@@ -125,7 +194,7 @@ def _read(response: urllib3.BaseHTTPResponse) -> Answer:
         response.close()
         raise TransportFault("bad_answer", f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
     response.release_conn()
-    return Answer(status=response.status, headers=tuple(response.headers.items()), body=body)
+    return replace(_without_body(response), body=body)
 
 
 class _DeadlineReader(io.RawIOBase):

@@ -174,3 +174,83 @@ def test_an_idle_connection_is_not_trusted(server: GatewayServer) -> None:
     time.sleep(MAX_IDLE_S + 0.1)
     assert gateway.query(NUMBER).outcome is Outcome.SUCCEEDED
     assert server.connections == 2
+
+
+def fetched(url: str, *, max_bytes: int = 1_000_000, total_timeout_s: float = 30) -> bytes:
+    """A file as the transport hands it on."""
+    pieces: list[bytes] = []
+    answer = Transport(connect_timeout_ms=2_000, read_timeout_ms=100).download(
+        "GET",
+        url,
+        {},
+        sink=pieces.append,
+        max_bytes=max_bytes,
+        total_timeout_s=total_timeout_s,
+    )
+    assert answer.body == b"" or not pieces
+    return b"".join(pieces) or answer.body
+
+
+def test_a_file_may_take_longer_than_an_answer_and_is_handed_on_whole(
+    server: GatewayServer,
+) -> None:
+    file = os.urandom(300_000)
+
+    def slow(_seen: object) -> Reply:
+        time.sleep(0.3)  # three times the read time-out of an answer
+        return Reply(body=file)
+
+    server.script = slow
+    assert fetched(server.url) == file
+
+
+def test_a_file_of_just_the_bound_passes_and_a_longer_one_does_not(server: GatewayServer) -> None:
+    server.script = lambda _seen: Reply(body=b"x" * 100_000)
+    assert len(fetched(server.url, max_bytes=100_000)) == 100_000
+    with pytest.raises(TransportFault) as failed:
+        fetched(server.url, max_bytes=99_999)
+    assert (failed.value.code, failed.value.sent) == ("bad_answer", True)
+
+
+def test_a_file_that_drips_without_end_is_given_up(server: GatewayServer) -> None:
+    server.drip_s = 0.05
+    server.script = lambda _seen: Reply(body=b" " * 1_000_000)
+    with pytest.raises(TransportFault) as failed:
+        fetched(server.url, total_timeout_s=0.4)
+    assert failed.value.code == "timeout"
+
+
+def test_an_answer_that_is_no_file_is_read_as_an_answer(server: GatewayServer) -> None:
+    server.script = lambda _seen: Reply(status=400, body=b'{"code":"NO_STATEMENT_EXIST"}')
+    assert fetched(server.url, max_bytes=1) == b'{"code":"NO_STATEMENT_EXIST"}'
+
+
+def test_a_sink_that_fails_ends_the_download(server: GatewayServer) -> None:
+    server.script = lambda _seen: Reply(body=b"x" * 1_000_000)
+
+    def full(_piece: bytes) -> None:
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        Transport(connect_timeout_ms=2_000, read_timeout_ms=2_000).download(
+            "GET", server.url, {}, sink=full, max_bytes=10**6, total_timeout_s=30
+        )
+
+
+def test_only_a_request_that_had_no_connection_counts_as_never_sent(
+    server: GatewayServer,
+) -> None:
+    def silent(_seen: object) -> Reply:
+        server.stopping.wait()
+        return Reply()
+
+    server.script = silent
+    with gateway_server() as gone:
+        refused = gone.url
+    transport = Transport(connect_timeout_ms=2_000, read_timeout_ms=200)
+    sent = []
+    for url in (refused, "http://gateway.invalid", server.url):
+        with pytest.raises(TransportFault) as failed:
+            transport.send("GET", url, headers={})
+        sent.append((failed.value.code, failed.value.sent))
+    assert sent == [("unreachable", False), ("unreachable", False), ("timeout", True)]
