@@ -248,12 +248,36 @@ class Acknowledgement:
     content_type: str
 
 
+class LoginRefused(Exception):
+    """Who the payer is was not told. `code` is the gateway's error code or one of ours."""
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(f"{code}: {detail}" if detail else code)
+        self.code = code
+
+
+class PayerLogin(Protocol):
+    """How a shop's page learns who is about to pay, where a product needs to know (JSAPI)."""
+
+    appid: str
+
+    def authorize_url(self, redirect_uri: str, state: str) -> str:
+        """Where to send the browser; it comes back to `redirect_uri` with a code and the state."""
+        ...
+
+    def openid_of(self, code: str) -> str:
+        """Who that is. One bounded call; a code works once. Raises LoginRefused."""
+        ...
+
+
 class Gateway(Protocol):
     """One gateway as one merchant sees it. Thread-safe; every call is bounded in time."""
 
     channel: str
     products: frozenset[Product]
     """What this merchant may open."""
+    payer_login: PayerLogin | None = None
+    """Set where one of the products needs the payer's openid."""
 
     def prepay(self, request: PrepayRequest) -> PrepayResult:
         """Open a payment; the same request again is safe (the newest ticket counts).
