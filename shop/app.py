@@ -15,6 +15,7 @@ from shop.members.views import blueprint as members
 from shop.metrics.views import init_metrics
 from shop.orders.views import blueprint as orders
 from shop.pages import init_pages
+from shop.payments.payer_views import blueprint as payer
 from shop.payments.views import blueprint as payments
 from shop.webhooks.views import blueprint as webhooks
 from shop.wiring import Parts, build_parts
@@ -40,7 +41,7 @@ def create_app(settings: Settings | None = None, parts: Parts | None = None) -> 
         prepare_engine(db.engine)
     app.extensions["payonce"] = parts
     init_pages(app)
-    for blueprint in (health.blueprint, webhooks, members, catalog, cart, orders, payments):
+    for blueprint in (health.blueprint, webhooks, members, catalog, cart, orders, payments, payer):
         app.register_blueprint(blueprint)
     app.extensions["csrf"].exempt(webhooks)
     init_metrics(app, parts.settings)

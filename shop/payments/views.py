@@ -24,6 +24,7 @@ from shop.orders import service as orders
 from shop.pages.device import current_device
 from shop.pages.wants import wants_json
 from shop.payments.contract import PayCommand, PaymentView
+from shop.payments.payer_views import CHANNEL, can_learn_payer, known_openid, learn_payer
 from shop.payments.products import Device
 from shop.wiring import parts
 
@@ -49,12 +50,21 @@ def pay_and_go_on(
     member_id = require_member().id
     # Whatever goes wrong from here on, its page leads to the order.
     g.order_code = order_code
+    device = current_device()
+    openid = ""
+    if device is Device.WECHAT and channel == CHANNEL:
+        merchant = parts().payments.view(member_id, order_code).merchant
+        if can_learn_payer(merchant) and not wants_json():
+            # Its page asks who pays, and then for this payment again.
+            return redirect(url_for("payments.show", order_code=order_code), 303)
+        openid = known_openid(merchant)
     command = PayCommand(
         member_id=member_id,
         order_code=order_code,
         channel=channel,
-        device=current_device(),
+        device=device,
         on_its_page=on_its_page,
+        payer_openid=openid,
         client_ip=request.remote_addr or "",
     )
 
@@ -99,10 +109,13 @@ def pay_and_go_on(
 
 @blueprint.get("/orders/<order_code>/pay")
 @sign_in_required
-def show(order_code: str) -> str:
-    """The page with the QR code. It shows the truth however often it is loaded."""
+def show(order_code: str) -> str | AnyResponse:
+    """The page to pay by. It shows the truth however often it is loaded."""
     member_id = require_member().id
     view = parts().payments.view(member_id, order_code)
+    elsewhere = learn_payer(view.merchant)
+    if elsewhere is not None:
+        return elsewhere
     device = current_device()
     is_open = view.channel in CASH_CHANNELS and view.product is not None
     return render_template(
