@@ -212,6 +212,33 @@ ALIPAY_REFUND_QUERY: Final = _table(
     }
 )
 
+ALIPAY_CANCEL: Final = _table(
+    {
+        # Each says that the trade is past being taken back; a refund is the way then.
+        "ACQ.TRADE_HAS_FINISHED": FAILED,
+        "ACQ.TRADE_CANCEL_TIME_OUT": FAILED,
+        # May be otherwise at the next try, or proves nothing.
+        "ACQ.SELLER_BALANCE_NOT_ENOUGH": UNKNOWN,
+        "ACQ.REASON_TRADE_BEEN_FREEZEN": UNKNOWN,
+        "ACQ.TRADE_NOT_EXIST": UNKNOWN,
+        "ACQ.INVALID_PARAMETER": UNKNOWN,
+        "ACQ.SYSTEM_ERROR": UNKNOWN,
+    }
+)
+
+ALIPAY_BILL: Final = _table(
+    {
+        # There is none. While one may still be made, the caller reads it as PENDING. (Alipay's
+        # page spells it the first way; answers have been seen with a prefix, in lower case.)
+        "BILL_NOT_EXIST": FAILED,
+        "isp.bill_not_exist": FAILED,
+        "isv.bill_not_exist": FAILED,
+        # Also said of a day that is not over yet.
+        "INVAILID_ARGUMENTS": UNKNOWN,
+        "UNKNOW_ERROR": UNKNOWN,
+    }
+)
+
 ALIPAY_TRADE_STATES: Final = _table(
     {
         "TRADE_SUCCESS": SUCCEEDED,
