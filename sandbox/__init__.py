@@ -1,4 +1,4 @@
-"""The gateways' stand-in: WeChat Pay APIv3 and Alipay OpenAPI for one demo merchant.
+"""The gateways' stand-in: WeChat Pay APIv3 and Alipay OpenAPI for any number of merchants.
 
 A WSGI application of its own that imports nothing from the shop. It verifies every request's
 signature, signs its answers, sends signed notices on the documented schedules, and shows a cashier
@@ -8,10 +8,10 @@ page that plays the member's phone.
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from sandbox import admin, alipay, cashier, wechatpay
+from sandbox import admin, alipay, cashier, chance, wechatpay
 from sandbox.config import SandboxConfig, config_from_env
 from sandbox.core import EXTENSION, Sandbox, sandbox
-from sandbox.keys import ensure_keys
+from sandbox.merchants import Merchants
 from sandbox.notifier import Notifier
 from sandbox.store import Store
 from sandbox.wechatpay_checks import ApiError
@@ -36,10 +36,16 @@ def create_app(config: SandboxConfig | None = None) -> Flask:
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
-    keys = ensure_keys(chosen.data, chosen.base_url)
+    chosen.data.mkdir(parents=True, exist_ok=True)
     store = Store(chosen.data / "sandbox.sqlite3")
+    # A restart goes on drawing, rather than from the beginning: numbers are never drawn twice.
+    chance.sow(chosen.seed and f"{chosen.seed}:{store.starts()}")
+    merchants = Merchants(chosen.data, chosen.base_url)
     app.extensions[EXTENSION] = Sandbox(
-        config=chosen, keys=keys, store=store, notifier=Notifier(chosen, keys, store)
+        config=chosen,
+        merchants=merchants,
+        store=store,
+        notifier=Notifier(chosen, merchants, store),
     )
     for module in (wechatpay, alipay, cashier, admin):
         app.register_blueprint(module.blueprint)

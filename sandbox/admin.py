@@ -21,6 +21,7 @@ from sandbox import (
 )
 from sandbox.core import sandbox
 from sandbox.faults import BadOrder
+from sandbox.keys import DEFAULT_MERCHANT
 from sandbox.notices import MAX_REPEATS, Wish
 from sandbox.trades import CHANNELS, Refusal, Trade, Why
 
@@ -46,13 +47,12 @@ def _whole(name: str, default: int, high: int) -> int:
 
 
 def _find(tx: sqlite3.Connection, out_trade_no: str, now: int) -> Trade:
-    """By number; ?channel= decides where both channels know it, else the newest."""
-    wished = request.args.get("channel")
+    """By number; ?channel= and ?merchant= decide where several know it, else the newest."""
+    channel, merchant = request.args.get("channel"), request.args.get("merchant")
     found = [
         trade
-        for channel in CHANNELS
-        if wished in {None, channel}
-        and (trade := trades.find(tx, channel, out_trade_no, now)) is not None
+        for trade in trades.find_everywhere(tx, out_trade_no, now)
+        if channel in {None, trade.channel} and merchant in {None, trade.merchant}
     ]
     if not found:
         raise Refusal(Why.NOT_FOUND)
@@ -81,6 +81,8 @@ def _summary(tx: sqlite3.Connection, trade: Trade) -> dict[str, Any]:
     charges = _charges(tx, trade.id, MAX_ROWS)
     return {
         "channel": trade.channel,
+        "merchant": trade.merchant,
+        "product": trade.product,
         "out_trade_no": trade.out_trade_no,
         "state": trade.state,
         # A code that nobody scanned is no trade at Alipay.
@@ -149,7 +151,7 @@ def pay(out_trade_no: str) -> Response:
     box, now = sandbox(), clock.now_ms()
     with box.store.write() as tx:
         trade = trades.scan(tx, _find(tx, out_trade_no, now), now)
-        paid = events.member_pays(tx, box.keys.identity, trade, wish, now)
+        paid = events.member_pays(tx, box.merchants, trade, wish, now)
         answer = jsonify(_full(tx, paid))
     box.notifier.wake()
     return answer
@@ -206,7 +208,8 @@ def set_balance() -> Response:
     if channel not in CHANNELS or not (value is None or whole):
         return _error(400, "give channel, and available_fen as a whole number or null")
     with sandbox().store.write() as tx:
-        tx.execute("DELETE FROM balances WHERE channel = ?", (channel,))
+        row = (channel, DEFAULT_MERCHANT)
+        tx.execute("DELETE FROM balances WHERE channel = ? AND merchant = ?", row)
         if value is not None:
-            tx.execute("INSERT INTO balances VALUES (?, ?)", (channel, value))
+            tx.execute("INSERT INTO balances VALUES (?, ?, ?)", (*row, value))
     return jsonify(channel=channel, available_fen=value)

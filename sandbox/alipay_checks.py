@@ -126,7 +126,7 @@ def fen(biz: dict[str, Any], name: str) -> int:
     return amount
 
 
-def new_trade(biz: dict[str, Any], notify_url: str, now: int) -> NewTrade:
+def new_trade(merchant: str, biz: dict[str, Any], notify_url: str, now: int) -> NewTrade:
     """Read the parameters of trade.precreate. Raises AlipayError."""
     number = text(biz, "out_trade_no", 64)
     if not OUT_TRADE_NO.fullmatch(number):
@@ -141,6 +141,8 @@ def new_trade(biz: dict[str, Any], notify_url: str, now: int) -> NewTrade:
     amount_fen = fen(biz, "total_amount")
     return NewTrade(
         channel=ALIPAY,
+        merchant=merchant,
+        product="precreate",
         out_trade_no=number,
         subject=subject,
         attach=text(biz, "passback_params", 512, required=False),

@@ -135,7 +135,7 @@ def _act(channel: str, token: str, wished: str) -> str:
         if wished not in wishes:
             return ""
         said, wish = wishes[wished]
-        events.member_pays(tx, box.keys.identity, trade, wish, now)
+        events.member_pays(tx, box.merchants, trade, wish, now)
         return said
 
 

@@ -35,6 +35,11 @@ def day(ms: int) -> str:
     return _moment(ms).strftime("%Y%m%d")
 
 
+def compact(ms: int) -> str:
+    """20261123201500, in Beijing."""
+    return _moment(ms).strftime("%Y%m%d%H%M%S")
+
+
 def parse_rfc3339(text: str) -> int | None:
     """Milliseconds, or None where the text is no RFC 3339 moment with an offset."""
     if not _RFC3339.fullmatch(text):

@@ -29,6 +29,10 @@ class SandboxConfig:
     public_url: str = DEFAULT_PUBLIC_URL
     time_scale: float = DEFAULT_TIME_SCALE
     merchant_name: str = "Payonce"
+    # With a seed everything random but RSA keys is told by it: see `chance`.
+    seed: str | None = None
+    # Bills of a day can be had at once; otherwise, as at the real gateways, on the next day.
+    bills_at_once: bool = True
     # A receiver that has not answered by then has refused (WeChat Pay: 5 s).
     notice_timeout_s: float = 5.0
     # WeChat Pay answers a refund with PROCESSING first; it is done after this (scaled).
@@ -66,15 +70,20 @@ class SandboxConfig:
 
 
 def config_from_env(env: Mapping[str, str] | None = None) -> SandboxConfig:
-    """Read SANDBOX_DATA, SANDBOX_PUBLIC_URL and SANDBOX_TIME_SCALE. Raises ConfigError."""
+    """Read SANDBOX_DATA, _PUBLIC_URL, _TIME_SCALE, _SEED and _BILLS_AT_ONCE. Raises ConfigError."""
     values = os.environ if env is None else env
     text = values.get("SANDBOX_TIME_SCALE", str(DEFAULT_TIME_SCALE))
     try:
         scale = float(text)
     except ValueError:
         raise ConfigError(f"SANDBOX_TIME_SCALE={text!r}: give a number.") from None
+    bills = values.get("SANDBOX_BILLS_AT_ONCE", "yes")
+    if bills not in {"yes", "no"}:
+        raise ConfigError(f"SANDBOX_BILLS_AT_ONCE={bills!r}: give yes or no.")
     return SandboxConfig(
         data=Path(values.get("SANDBOX_DATA", DEFAULT_DATA)),
         public_url=values.get("SANDBOX_PUBLIC_URL", DEFAULT_PUBLIC_URL),
         time_scale=scale,
+        seed=values.get("SANDBOX_SEED") or None,
+        bills_at_once=bills == "yes",
     )

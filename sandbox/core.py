@@ -1,11 +1,11 @@
-"""What the sandbox's parts share: configuration, keys, books and the notifier."""
+"""What the sandbox's parts share: configuration, merchants, books and the notifier."""
 
 from dataclasses import dataclass
 
 from flask import current_app
 
 from sandbox.config import SandboxConfig
-from sandbox.keys import Keys
+from sandbox.merchants import Merchants
 from sandbox.notifier import Notifier
 from sandbox.store import Store
 
@@ -17,7 +17,7 @@ class Sandbox:
     """One sandbox; `close` it when done."""
 
     config: SandboxConfig
-    keys: Keys
+    merchants: Merchants
     store: Store
     notifier: Notifier
 

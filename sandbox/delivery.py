@@ -12,16 +12,24 @@ from sandbox.notices import Delivery, Notice
 
 # Enough to see the answer; a receiver that talks on is not listened to.
 ANSWER_BYTES = 4_096
-_SUMMARIES = {"payment": "支付成功", "refund": "退款成功"}
-_EVENTS = {"payment": "TRANSACTION.SUCCESS", "refund": "REFUND.SUCCESS"}
+_SUMMARIES = {
+    ("payment", "SUCCESS"): "支付成功",
+    ("refund", "SUCCESS"): "退款成功",
+    ("refund", "ABNORMAL"): "退款异常",
+    ("refund", "CLOSED"): "退款关闭",
+}
+_EVENTS = {"payment": "TRANSACTION", "refund": "REFUND"}
 _ORIGINALS = {"payment": "transaction", "refund": "refund"}
 
 
-def deliver(keys: Keys, notice: Notice, timeout_s: float) -> Delivery:
-    """Send it. Never raises for what the receiver or the network does."""
+def deliver(keys: Keys, notice: Notice, signed_by: str, timeout_s: float) -> Delivery:
+    """Send it. Never raises for what the receiver or the network does. `signed_by` is the choice
+    of `settings` for WeChat Pay's notices."""
     started = clock.now_ms()
-    build = _wechatpay if notice.channel == "wechatpay" else _alipay
-    headers, body = build(keys, notice, started)
+    if notice.channel == "wechatpay":
+        headers, body = _wechatpay(keys, notice, signed_by, started)
+    else:
+        headers, body = _alipay(keys, notice, started)
     status, answer, result, detail = _post(notice.url, headers, body, timeout_s)
     if status is not None:
         good = _wechatpay_accepts if notice.channel == "wechatpay" else _alipay_accepts
@@ -74,17 +82,21 @@ def _beginning(answer: requests.Response, timeout_s: float) -> bytes:
     return content
 
 
-def _wechatpay(keys: Keys, notice: Notice, now: int) -> tuple[dict[str, str], bytes]:
+def _wechatpay(
+    keys: Keys, notice: Notice, signed_by: str, now: int
+) -> tuple[dict[str, str], bytes]:
+    told = notice.payload.get("refund_status", "SUCCESS")
     content = {
         "id": notice.event_id,
         "create_time": clock.rfc3339(notice.created_at_ms),
         "resource_type": "encrypt-resource",
-        "event_type": _EVENTS[notice.kind],
-        "summary": _SUMMARIES[notice.kind],
+        "event_type": f"{_EVENTS[notice.kind]}.{told}",
+        "summary": _SUMMARIES[notice.kind, told],
         "resource": wechatpay_sign.encrypted(keys, notice.payload, _ORIGINALS[notice.kind]),
     }
     body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
-    headers = wechatpay_sign.signed_headers(keys, body, now)
+    serial = wechatpay_sign.notice_serial(keys, signed_by, notice.id, now)
+    headers = wechatpay_sign.signed_headers(keys, body, now, serial)
     headers |= {
         "Content-Type": "application/json",
         "Accept": "*/*",

@@ -7,7 +7,7 @@ import sqlite3
 from typing import Any
 
 from sandbox import alipay_objects, notices, refunds, trades, wechatpay_objects
-from sandbox.keys import Identity
+from sandbox.merchants import Merchants
 from sandbox.notices import Wish
 from sandbox.refunds import Refund
 from sandbox.trades import Trade
@@ -16,10 +16,11 @@ ALWAYS = Wish()
 
 
 def member_pays(
-    tx: sqlite3.Connection, identity: Identity, trade: Trade, wish: Wish, now: int
+    tx: sqlite3.Connection, merchants: Merchants, trade: Trade, wish: Wish, now: int
 ) -> Trade:
     """The member confirms on the phone. Raises trades.Refusal."""
     paid = trades.pay(tx, trade, now)
+    identity = merchants.of(paid.merchant).identity
     if paid.channel == trades.WECHATPAY:
         payload: dict[str, Any] = wechatpay_objects.transaction(paid, identity)
     else:
@@ -53,9 +54,10 @@ def late_payment_due_ms(tx: sqlite3.Connection, trade: Trade) -> int | None:
     return None if found is None else int(found["due_at_ms"])
 
 
-def refund_settled(tx: sqlite3.Connection, identity: Identity, refund: Refund, now: int) -> None:
-    """Tell the merchant that a refund is done."""
+def refund_settled(tx: sqlite3.Connection, merchants: Merchants, refund: Refund, now: int) -> None:
+    """Tell the merchant what became of a refund."""
     trade = trades.find_by_id(tx, refund.trade_id, now)
+    identity = merchants.of(trade.merchant).identity
     if trade.channel == trades.WECHATPAY:
         payload: dict[str, Any] = wechatpay_objects.refund_notice(refund, trade, identity)
     else:
@@ -72,7 +74,7 @@ def refund_settled(tx: sqlite3.Connection, identity: Identity, refund: Refund, n
     )
 
 
-def time_passes(tx: sqlite3.Connection, identity: Identity, now: int) -> None:
+def time_passes(tx: sqlite3.Connection, merchants: Merchants, now: int) -> None:
     """Do what is due: late payments (refused where the trade no longer allows it), refunds."""
     rows = tx.execute(
         "DELETE FROM late_payments WHERE due_at_ms <= ? RETURNING trade_id", (now,)
@@ -80,8 +82,8 @@ def time_passes(tx: sqlite3.Connection, identity: Identity, now: int) -> None:
     for row in rows:
         trade = trades.find_by_id(tx, row["trade_id"], now)
         try:
-            member_pays(tx, identity, trade, ALWAYS, now)
+            member_pays(tx, merchants, trade, ALWAYS, now)
         except trades.Refusal:
             trades.refuse(tx, trade, now)
     for refund in refunds.settle_due(tx, now):
-        refund_settled(tx, identity, refund, now)
+        refund_settled(tx, merchants, refund, now)

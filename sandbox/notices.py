@@ -1,10 +1,11 @@
 """The queue of callbacks: one row per event, one row per delivery, the documented schedule."""
 
 import json
-import secrets
 import sqlite3
 from dataclasses import dataclass
 from typing import Any, Self
+
+from sandbox import chance
 
 # Waits after each failed delivery, in seconds; then the gateway gives up.
 SCHEDULES_S: dict[str, tuple[float, ...]] = {
@@ -29,6 +30,7 @@ class Notice:
     event_id: str
     trade_id: int
     channel: str
+    merchant: str
     kind: str
     url: str
     payload: dict[str, Any]
@@ -80,10 +82,11 @@ def enqueue(
         return
     event_id = _event_id(channel)
     tx.execute(
-        "INSERT INTO notices (event_id, trade_id, channel, kind, url, payload, state,"
-        " repeats_left, next_at_ms, created_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO notices (event_id, trade_id, channel, merchant, kind, url, payload, state,"
+        " repeats_left, next_at_ms, created_at_ms)"
+        " VALUES (?, ?, ?, (SELECT merchant FROM trades WHERE id = ?), ?, ?, ?, ?, ?, ?, ?)",
         (
-            *(event_id, trade_id, channel, kind, url, json.dumps(payload)),
+            *(event_id, trade_id, channel, trade_id, kind, url, json.dumps(payload)),
             "waiting" if wish.send else "dropped",
             min(wish.repeats, MAX_REPEATS),
             now + wish.delay_ms if wish.send else None,
@@ -94,8 +97,8 @@ def enqueue(
 
 def _event_id(channel: str) -> str:
     if channel == "wechatpay":
-        return f"EV-{secrets.token_hex(16)}"
-    return secrets.token_hex(17)
+        return f"EV-{chance.hexadecimal(32)}"
+    return chance.hexadecimal(34)
 
 
 def send_again(tx: sqlite3.Connection, trade_id: int, now: int) -> int:

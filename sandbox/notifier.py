@@ -12,10 +12,10 @@ import queue
 import sqlite3
 import threading
 
-from sandbox import clock, events, notices
+from sandbox import clock, events, notices, settings
 from sandbox.config import SandboxConfig
 from sandbox.delivery import deliver
-from sandbox.keys import Keys
+from sandbox.merchants import Merchants
 from sandbox.notices import Notice
 from sandbox.store import Store
 
@@ -28,9 +28,9 @@ LOOK_S = 0.25
 class Notifier:
     """Threads of this process; see the module."""
 
-    def __init__(self, config: SandboxConfig, keys: Keys, store: Store) -> None:
+    def __init__(self, config: SandboxConfig, merchants: Merchants, store: Store) -> None:
         self._config = config
-        self._keys = keys
+        self._merchants = merchants
         self._store = store
         self._reset()
 
@@ -99,7 +99,7 @@ class Notifier:
         found: list[Notice] = []
         try:
             with self._store.write() as tx:
-                events.time_passes(tx, self._keys.identity, now)
+                events.time_passes(tx, self._merchants, now)
                 found = notices.claim_due(tx, free, now)
         finally:
             for _ in range(free - len(found)):
@@ -128,7 +128,10 @@ class Notifier:
             with self._store.write() as tx:
                 notices.release(tx, notice, clock.now_ms())
             return
-        delivery = deliver(self._keys, notice, self._config.notice_timeout_s)
+        keys = self._merchants.of(notice.merchant)
+        with self._store.read() as tx:
+            signed_by = settings.get(tx, notice.merchant, "wechatpay_notices")
+        delivery = deliver(keys, notice, signed_by, self._config.notice_timeout_s)
         # If this fails for good the claim runs out and the notice is sent again.
         with contextlib.suppress(sqlite3.OperationalError), self._store.write() as tx:
             now = clock.now_ms()

@@ -1,12 +1,11 @@
 """Money back: accepted once per number, never more than was paid, settled after a while."""
 
-import secrets
 import sqlite3
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from sandbox import clock
+from sandbox import chance, clock, settings
 from sandbox.trades import Trade
 
 # WeChat Pay, domestic refunds: at most 50 partial refunds, within 365 days of the payment.
@@ -41,10 +40,12 @@ class Refund:
     id: int
     trade_id: int
     channel: str
+    merchant: str
     out_refund_no: str
     refund_id: str
     amount_fen: int
     notify_url: str
+    outcome: str
     created_at_ms: int
     settles_at_ms: int
     settled_at_ms: int | None
@@ -64,13 +65,17 @@ class Terms:
 
 
 def find(
-    tx: sqlite3.Connection, channel: str, out_refund_no: str, trade_id: int | None = None
+    tx: sqlite3.Connection,
+    channel: str,
+    merchant: str,
+    out_refund_no: str,
+    trade_id: int | None = None,
 ) -> Refund | None:
     """By the merchant's number; with a trade's key, among that trade's refunds only."""
     row = tx.execute(
-        "SELECT * FROM refunds WHERE channel = ? AND out_refund_no = ?"
+        "SELECT * FROM refunds WHERE channel = ? AND merchant = ? AND out_refund_no = ?"
         " AND (? IS NULL OR trade_id = ?)",
-        (channel, out_refund_no, trade_id, trade_id),
+        (channel, merchant, out_refund_no, trade_id, trade_id),
     ).fetchone()
     return None if row is None else Refund.of(row)
 
@@ -96,24 +101,27 @@ def accept(
     The second value says whether it is new.
     """
     per_trade = trade.id if trade.channel == "alipay" else None
-    known = find(tx, trade.channel, out_refund_no, per_trade)
+    known = find(tx, trade.channel, trade.merchant, out_refund_no, per_trade)
     if known is not None:
         if known.trade_id != trade.id or known.amount_fen != amount_fen:
             raise RefundRefused(WhyNot.DIFFERENT)
         return known, False
     _check(tx, trade, amount_fen, terms, now)
-    _withdraw(tx, trade.channel, amount_fen)
-    number = "50" + clock.day(now) + "".join(secrets.choice("0123456789") for _ in range(18))
+    _withdraw(tx, trade, amount_fen)
+    outcome = "success"
+    if trade.channel == "wechatpay":
+        outcome = settings.take(tx, trade.merchant, "wechatpay_next_refund")
     tx.execute(
-        "INSERT INTO refunds (trade_id, channel, out_refund_no, refund_id, amount_fen,"
-        " notify_url, created_at_ms, settles_at_ms, settled_at_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO refunds (trade_id, channel, merchant, out_refund_no, refund_id, amount_fen,"
+        " notify_url, outcome, created_at_ms, settles_at_ms, settled_at_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            *(trade.id, trade.channel, out_refund_no, number, amount_fen, notify_url, now),
+            *(trade.id, trade.channel, trade.merchant, out_refund_no),
+            *("50" + clock.day(now) + chance.digits(18), amount_fen, notify_url, outcome, now),
             *(now + terms.delay_ms, None if terms.delay_ms else now),
         ),
     )
-    made = find(tx, trade.channel, out_refund_no, trade.id)
+    made = find(tx, trade.channel, trade.merchant, out_refund_no, trade.id)
     assert made is not None  # noqa: S101 - inserted in this very transaction
     return made, True
 
@@ -132,23 +140,32 @@ def _check(tx: sqlite3.Connection, trade: Trade, amount_fen: int, terms: Terms, 
         raise RefundRefused(WhyNot.TOO_SOON)
 
 
-def _withdraw(tx: sqlite3.Connection, channel: str, amount_fen: int) -> None:
-    row = tx.execute("SELECT available_fen FROM balances WHERE channel = ?", (channel,)).fetchone()
-    if row is None:
-        return
-    if row["available_fen"] < amount_fen:
+def _withdraw(tx: sqlite3.Connection, trade: Trade, amount_fen: int) -> None:
+    row = tx.execute(
+        "SELECT available_fen FROM balances WHERE channel = ? AND merchant = ?",
+        (trade.channel, trade.merchant),
+    ).fetchone()
+    if row is not None and row["available_fen"] < amount_fen:
         raise RefundRefused(WhyNot.NO_MONEY)
+    _deposit(tx, trade.channel, trade.merchant, -amount_fen)
+
+
+def _deposit(tx: sqlite3.Connection, channel: str, merchant: str, amount_fen: int) -> None:
     tx.execute(
-        "UPDATE balances SET available_fen = available_fen - ? WHERE channel = ?",
-        (amount_fen, channel),
+        "UPDATE balances SET available_fen = available_fen + ? WHERE channel = ? AND merchant = ?",
+        (amount_fen, channel, merchant),
     )
 
 
 def settle_due(tx: sqlite3.Connection, now: int) -> list[Refund]:
-    """Mark those whose time has come as done, and give them."""
+    """Mark those whose time has come as done, and give them. What is closed did not go back."""
     rows = tx.execute(
         "UPDATE refunds SET settled_at_ms = ? WHERE settled_at_ms IS NULL AND settles_at_ms <= ?"
         " RETURNING *",
         (now, now),
     ).fetchall()
-    return [Refund.of(row) for row in rows]
+    settled = [Refund.of(row) for row in rows]
+    for refund in settled:
+        if refund.outcome == "closed":
+            _deposit(tx, refund.channel, refund.merchant, refund.amount_fen)
+    return settled

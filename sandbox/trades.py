@@ -4,13 +4,12 @@ Every function works inside the caller's transaction and takes the moment as `no
 stands in the way is a `Refusal`; the channels' views give it their own error code.
 """
 
-import secrets
 import sqlite3
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from sandbox import clock
+from sandbox import chance, clock
 
 WECHATPAY = "wechatpay"
 ALIPAY = "alipay"
@@ -41,9 +40,12 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class NewTrade:
-    """What a prepay asks for. `digest` stands for all parameters that a repeat must share."""
+    """What a prepay asks for. `digest` stands for all parameters that a repeat must share, beside
+    the product."""
 
     channel: str
+    merchant: str
+    product: str
     out_trade_no: str
     subject: str
     attach: str
@@ -51,6 +53,10 @@ class NewTrade:
     notify_url: str
     digest: str
     expires_at_ms: int
+    return_url: str = ""
+    quit_url: str = ""
+    payer_openid: str = ""
+    client_ip: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +65,17 @@ class Trade:
 
     id: int
     channel: str
+    merchant: str
+    product: str
     out_trade_no: str
     subject: str
     attach: str
     amount_fen: int
     notify_url: str
+    return_url: str
+    quit_url: str
+    payer_openid: str
+    client_ip: str
     digest: str
     state: str
     transaction_id: str | None
@@ -86,7 +98,8 @@ class Trade:
 
 
 _SELECT = """SELECT t.*, (SELECT coalesce(sum(r.amount_fen), 0) FROM refunds r
-    WHERE r.trade_id = t.id) AS refunded_fen FROM trades t """
+    WHERE r.trade_id = t.id AND NOT (r.outcome = 'closed' AND r.settled_at_ms IS NOT NULL)
+    ) AS refunded_fen FROM trades t """
 
 
 def _one(tx: sqlite3.Connection, where: str, value: object, now: int) -> Trade | None:
@@ -113,16 +126,26 @@ def _lapsed(trade: Trade, now: int) -> bool:
     return now >= trade.created_at_ms + WECHATPAY_AUTO_CLOSE_MS
 
 
-def find(tx: sqlite3.Connection, channel: str, out_trade_no: str, now: int) -> Trade | None:
+def find(
+    tx: sqlite3.Connection, channel: str, merchant: str, out_trade_no: str, now: int
+) -> Trade | None:
     """By the merchant's number. An Alipay code that nobody scanned is found, as `unscanned`."""
-    return _one(tx, "WHERE t.channel = ? AND t.out_trade_no = ?", (channel, out_trade_no), now)
+    where = "WHERE t.channel = ? AND t.merchant = ? AND t.out_trade_no = ?"
+    return _one(tx, where, (channel, merchant, out_trade_no), now)
 
 
 def find_by_transaction(
-    tx: sqlite3.Connection, channel: str, transaction_id: str, now: int
+    tx: sqlite3.Connection, channel: str, merchant: str, transaction_id: str, now: int
 ) -> Trade | None:
-    """By the gateway's number."""
-    return _one(tx, "WHERE t.channel = ? AND t.transaction_id = ?", (channel, transaction_id), now)
+    """By the gateway's number, among the merchant's own."""
+    where = "WHERE t.channel = ? AND t.merchant = ? AND t.transaction_id = ?"
+    return _one(tx, where, (channel, merchant, transaction_id), now)
+
+
+def find_everywhere(tx: sqlite3.Connection, out_trade_no: str, now: int) -> list[Trade]:
+    """Of all merchants, at both gateways, under this number; oldest first."""
+    rows = tx.execute("SELECT id FROM trades WHERE out_trade_no = ? ORDER BY id", (out_trade_no,))
+    return [find_by_id(tx, row["id"], now) for row in rows.fetchall()]
 
 
 def find_by_id(tx: sqlite3.Connection, trade_id: int, now: int) -> Trade:
@@ -145,25 +168,26 @@ def open_trade(tx: sqlite3.Connection, new: NewTrade, *, code_lifetime_s: int, n
     Refuses a number that is paid, closed, expired, or known with other parameters. An Alipay code
     that nobody scanned is no trade yet: its parameters are simply replaced.
     """
-    known = find(tx, new.channel, new.out_trade_no, now)
+    known = find(tx, new.channel, new.merchant, new.out_trade_no, now)
     if known is None:
         trade_id = _insert(tx, new, now)
         expires_at_ms = new.expires_at_ms
     elif known.state == "unscanned":
         trade_id, expires_at_ms = known.id, new.expires_at_ms
         tx.execute(
-            "UPDATE trades SET subject = ?, attach = ?, amount_fen = ?, notify_url = ?,"
-            " digest = ?, expires_at_ms = ?, created_at_ms = ? WHERE id = ?",
+            "UPDATE trades SET product = ?, subject = ?, attach = ?, amount_fen = ?,"
+            " notify_url = ?, return_url = ?, quit_url = ?, digest = ?, expires_at_ms = ?,"
+            " created_at_ms = ? WHERE id = ?",
             (
-                *(new.subject, new.attach, new.amount_fen, new.notify_url),
-                *(new.digest, new.expires_at_ms, now, known.id),
+                *(new.product, new.subject, new.attach, new.amount_fen, new.notify_url),
+                *(new.return_url, new.quit_url, new.digest, new.expires_at_ms, now, known.id),
             ),
         )
     else:
         _check_repeat(known, new, now)
         trade_id, expires_at_ms = known.id, known.expires_at_ms
     tx.execute("UPDATE codes SET replaced = 1 WHERE trade_id = ?", (trade_id,))
-    token = secrets.token_urlsafe(18)
+    token = _token(new.product, now)
     code_expires_at_ms = min(expires_at_ms, now + code_lifetime_s * 1_000)
     tx.execute(
         "INSERT INTO codes (token, trade_id, expires_at_ms) VALUES (?, ?, ?)",
@@ -177,7 +201,7 @@ def _check_repeat(known: Trade, new: NewTrade, now: int) -> None:
         raise Refusal(Why.PAID)
     if known.state == "closed":
         raise Refusal(Why.CLOSED)
-    if known.digest != new.digest:
+    if known.digest != new.digest or known.product != new.product:
         raise Refusal(Why.DIFFERENT)
     if now >= known.expires_at_ms:
         raise Refusal(Why.EXPIRED)
@@ -185,11 +209,13 @@ def _check_repeat(known: Trade, new: NewTrade, now: int) -> None:
 
 def _insert(tx: sqlite3.Connection, new: NewTrade, now: int) -> int:
     cursor = tx.execute(
-        "INSERT INTO trades (channel, out_trade_no, subject, attach, amount_fen, notify_url,"
-        " digest, state, expires_at_ms, created_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO trades (channel, merchant, product, out_trade_no, subject, attach,"
+        " amount_fen, notify_url, return_url, quit_url, payer_openid, client_ip, digest, state,"
+        " expires_at_ms, created_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            *(new.channel, new.out_trade_no, new.subject, new.attach, new.amount_fen),
-            *(new.notify_url, new.digest),
+            *(new.channel, new.merchant, new.product, new.out_trade_no, new.subject, new.attach),
+            *(new.amount_fen, new.notify_url, new.return_url, new.quit_url),
+            *(new.payer_openid, new.client_ip, new.digest),
             "unscanned" if new.channel == ALIPAY else "open",
             *(new.expires_at_ms, now),
         ),
@@ -248,8 +274,8 @@ def pay(tx: sqlite3.Connection, trade: Trade, now: int) -> Trade:
         (transaction_id, now, trade.id),
     )
     tx.execute(
-        "UPDATE balances SET available_fen = available_fen + ? WHERE channel = ?",
-        (trade.amount_fen, trade.channel),
+        "UPDATE balances SET available_fen = available_fen + ? WHERE channel = ? AND merchant = ?",
+        (trade.amount_fen, trade.channel, trade.merchant),
     )
     tx.execute("DELETE FROM late_payments WHERE trade_id = ?", (trade.id,))
     return find_by_id(tx, trade.id, now)
@@ -272,13 +298,16 @@ def refuse(tx: sqlite3.Connection, trade: Trade, now: int) -> None:
     tx.execute("UPDATE trades SET refused_at_ms = ? WHERE id = ?", (now, trade.id))
 
 
-def _digits(count: int) -> str:
-    return "".join(secrets.choice("0123456789") for _ in range(count))
+def _token(product: str, now: int) -> str:
+    """What a code says. JSAPI's is the prepay_id, which begins with wx and the moment."""
+    if product == "jsapi":
+        return f"wx{clock.compact(now)}{chance.hexadecimal(20)}"
+    return chance.token()
 
 
 def _wechatpay_number(now: int) -> str:
-    return "4200" + _digits(6) + clock.day(now) + _digits(10)
+    return "4200" + chance.digits(6) + clock.day(now) + chance.digits(10)
 
 
 def _alipay_number(now: int) -> str:
-    return clock.day(now) + "2200" + _digits(16)
+    return clock.day(now) + "2200" + chance.digits(16)

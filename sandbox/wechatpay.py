@@ -8,11 +8,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 
 from sandbox import clock, events, faults, refunds, trades, wechatpay_objects, wechatpay_sign
 from sandbox import wechatpay_checks as checks
 from sandbox.core import sandbox
+from sandbox.keys import Keys
 from sandbox.refunds import RefundRefused, Terms, WhyNot
 from sandbox.trades import WECHATPAY, Refusal, Trade, Why
 from sandbox.wechatpay_checks import ApiError
@@ -60,14 +61,26 @@ def _run(op: str, call: Callable[[], Answer]) -> Response:
 
 def _answered(call: Callable[[], Answer]) -> Response:
     try:
-        _verify()
+        g.keys = _verify()
         status, content = call()
     except ApiError as error:
         return error_answer(error)
     answer = Response(status=status) if content is None else _json(status, content)
-    signed = wechatpay_sign.signed_headers(sandbox().keys, answer.get_data(), clock.now_ms())
+    now = clock.now_ms()
+    serial = wechatpay_sign.answer_serial(_keys(), request.headers.get("Wechatpay-Serial"), now)
+    signed = wechatpay_sign.signed_headers(_keys(), answer.get_data(), now, serial)
     answer.headers.update(signed)
     return answer
+
+
+def _keys() -> Keys:
+    """Of the merchant who signed this request."""
+    found: Keys = g.keys
+    return found
+
+
+def _merchant() -> str:
+    return _keys().identity.merchant
 
 
 def _target() -> str:
@@ -76,11 +89,10 @@ def _target() -> str:
     return str(raw)
 
 
-def _verify() -> None:
-    keys = sandbox().keys
+def _verify() -> Keys:
     try:
-        wechatpay_sign.check_request(
-            keys,
+        keys = wechatpay_sign.check_request(
+            sandbox().merchants,
             method=request.method,
             target=_target(),
             authorization=request.headers.get("Authorization", ""),
@@ -91,7 +103,7 @@ def _verify() -> None:
         detail = {"field": error.field, "issue": error.issue, "location": "authorization"}
         raise ApiError(401, "SIGN_ERROR", "签名错误", detail) from None
     serial = request.headers.get("Wechatpay-Serial")
-    if serial is not None and serial != keys.identity.public_key_id:
+    if serial is not None and not wechatpay_sign.knows_serial(keys, serial):
         checks.bad("Wechatpay-Serial", "unknown key", serial, "header")
     if not request.headers.get("User-Agent"):
         checks.bad("User-Agent", "is needed", None, "header")
@@ -99,12 +111,13 @@ def _verify() -> None:
         checks.bad("Accept", "must allow application/json", request.headers["Accept"], "header")
     if request.method == "POST" and not request.is_json:
         checks.bad("Content-Type", "must be application/json", request.content_type, "header")
+    return keys
 
 
 def _check_mchid(given: object) -> None:
     if given is None:
         checks.bad("/mchid", "is needed")
-    if given != sandbox().keys.identity.mchid:
+    if given != _keys().identity.mchid:
         detail = {"field": "/mchid", "issue": "not the merchant that signed", "location": "body"}
         raise ApiError(400, "INVALID_REQUEST", "商户号与签名的商户号不一致", detail)
 
@@ -119,9 +132,9 @@ def _prepay() -> Answer:
     box, now = sandbox(), clock.now_ms()
     body = checks.body_of(request.get_data())
     _check_mchid(body.get("mchid"))
-    if checks.text(body, "appid", 32) != box.keys.identity.appid:
+    if checks.text(body, "appid", 32) != _keys().identity.appid:
         raise ApiError(400, "APPID_MCHID_NOT_MATCH", "AppID和mch_id不匹配")
-    new = checks.new_trade(body, now)
+    new = checks.new_trade(_merchant(), body, now)
     try:
         with box.store.write() as tx:
             token = trades.open_trade(tx, new, code_lifetime_s=box.config.code_lifetime_s, now=now)
@@ -144,20 +157,19 @@ def query_by_transaction(transaction_id: str) -> Response:
 
 
 def _query(out_trade_no: str | None, transaction_id: str | None) -> Answer:
-    box = sandbox()
     _check_mchid(request.args.get("mchid"))
     trade = _find(out_trade_no, transaction_id)
     if trade is None:
         raise ApiError(404, "ORDER_NOT_EXIST", "订单不存在")
-    return 200, wechatpay_objects.transaction(trade, box.keys.identity)
+    return 200, wechatpay_objects.transaction(trade, _keys().identity)
 
 
 def _find(out_trade_no: str | None, transaction_id: str | None) -> Trade | None:
     now = clock.now_ms()
     with sandbox().store.write() as tx:
         if transaction_id is not None:
-            return trades.find_by_transaction(tx, WECHATPAY, transaction_id, now)
-        return trades.find(tx, WECHATPAY, out_trade_no or "", now)
+            return trades.find_by_transaction(tx, WECHATPAY, _merchant(), transaction_id, now)
+        return trades.find(tx, WECHATPAY, _merchant(), out_trade_no or "", now)
 
 
 @blueprint.post("/pay/transactions/out-trade-no/<out_trade_no>/close")
@@ -170,7 +182,7 @@ def _close(out_trade_no: str) -> Answer:
     box, now = sandbox(), clock.now_ms()
     _check_mchid(checks.body_of(request.get_data()).get("mchid"))
     with box.store.write() as tx:
-        trade = trades.find(tx, WECHATPAY, out_trade_no, now)
+        trade = trades.find(tx, WECHATPAY, _merchant(), out_trade_no, now)
         if trade is None:
             if box.config.wechatpay_close_unknown_as_204:
                 return 204, None
@@ -240,8 +252,8 @@ def query_refund(out_refund_no: str) -> Response:
 def _query_refund(out_refund_no: str) -> Answer:
     box, now = sandbox(), clock.now_ms()
     with box.store.write() as tx:
-        events.time_passes(tx, box.keys.identity, now)
-        found = refunds.find(tx, WECHATPAY, out_refund_no)
+        events.time_passes(tx, box.merchants, now)
+        found = refunds.find(tx, WECHATPAY, _merchant(), out_refund_no)
         if found is None:
             raise ApiError(404, "RESOURCE_NOT_EXISTS", "退款单不存在")
         trade = trades.find_by_id(tx, found.trade_id, now)

@@ -100,7 +100,7 @@ def notify_url(body: dict[str, Any], *, required: bool) -> str:
     return url
 
 
-def new_trade(body: dict[str, Any], now: int) -> NewTrade:
+def new_trade(merchant: str, body: dict[str, Any], now: int) -> NewTrade:
     """Read the body of a Native prepay. Raises ApiError."""
     number = text(body, "out_trade_no", 32)
     if not OUT_TRADE_NO.fullmatch(number):
@@ -113,6 +113,8 @@ def new_trade(body: dict[str, Any], now: int) -> NewTrade:
     same = {key: value for key, value in body.items() if key != "time_expire"}
     return NewTrade(
         channel=WECHATPAY,
+        merchant=merchant,
+        product="native",
         out_trade_no=number,
         subject=text(body, "description", 127),
         attach=text(body, "attach", 128, required=False),

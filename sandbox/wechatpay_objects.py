@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from sandbox import clock
+from sandbox import clock, openids
 from sandbox.keys import Identity
 from sandbox.refunds import Refund
 from sandbox.trades import Trade
 
-# The one demo member's number in the merchant's application.
-OPENID = "oSandbox0000000000000000mber"
+TRADE_TYPES = {"native": "NATIVE", "jsapi": "JSAPI", "h5": "MWEB"}
+_REFUND_STATUS = {"success": "SUCCESS", "abnormal": "ABNORMAL", "closed": "CLOSED"}
 _STATES = {
     "NOTPAY": "订单未支付",
     "SUCCESS": "支付成功",
@@ -45,13 +45,18 @@ def transaction(trade: Trade, identity: Identity) -> dict[str, Any]:
         amount |= {"payer_total": trade.amount_fen, "payer_currency": "CNY"}
         content |= {
             "transaction_id": trade.transaction_id,
-            "trade_type": "NATIVE",
+            "trade_type": TRADE_TYPES[trade.product],
             "bank_type": "OTHERS",
             "success_time": clock.rfc3339(trade.paid_at_ms),
-            "payer": {"openid": OPENID},
+            "payer": {"openid": trade.payer_openid or openids.openid_of(identity.appid)},
             "promotion_detail": [],
         }
     return content
+
+
+def refund_status(refund: Refund) -> str:
+    """PROCESSING until it is settled."""
+    return "PROCESSING" if refund.settled_at_ms is None else _REFUND_STATUS[refund.outcome]
 
 
 def refund(refund: Refund, trade: Trade) -> dict[str, Any]:
@@ -64,7 +69,7 @@ def refund(refund: Refund, trade: Trade) -> dict[str, Any]:
         "channel": "ORIGINAL",
         "user_received_account": "支付用户零钱",
         "create_time": clock.rfc3339(refund.created_at_ms),
-        "status": "PROCESSING" if refund.settled_at_ms is None else "SUCCESS",
+        "status": refund_status(refund),
         "funds_account": "AVAILABLE",
         "amount": {
             "total": trade.amount_fen,
@@ -78,21 +83,20 @@ def refund(refund: Refund, trade: Trade) -> dict[str, Any]:
         },
         "promotion_detail": [],
     }
-    if refund.settled_at_ms is not None:
+    if refund.settled_at_ms is not None and refund.outcome == "success":
         content["success_time"] = clock.rfc3339(refund.settled_at_ms)
     return content
 
 
 def refund_notice(refund: Refund, trade: Trade, identity: Identity) -> dict[str, Any]:
     """The decrypted content of a refund notice; note `refund_status`, not `status`."""
-    return {
+    content: dict[str, Any] = {
         "mchid": identity.mchid,
         "out_trade_no": trade.out_trade_no,
         "transaction_id": trade.transaction_id,
         "out_refund_no": refund.out_refund_no,
         "refund_id": refund.refund_id,
-        "refund_status": "SUCCESS",
-        "success_time": clock.rfc3339(refund.settled_at_ms or refund.created_at_ms),
+        "refund_status": _REFUND_STATUS[refund.outcome],
         "user_received_account": "支付用户零钱",
         "amount": {
             "total": trade.amount_fen,
@@ -101,3 +105,6 @@ def refund_notice(refund: Refund, trade: Trade, identity: Identity) -> dict[str,
             "payer_refund": refund.amount_fen,
         },
     }
+    if refund.outcome == "success":
+        content["success_time"] = clock.rfc3339(refund.settled_at_ms or refund.created_at_ms)
+    return content

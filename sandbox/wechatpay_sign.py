@@ -6,13 +6,13 @@ The rules are those of the merchant documentation, APIv3, "signing" and "callbac
 import base64
 import json
 import re
-import secrets
 from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from sandbox import signing
+from sandbox import certificates, chance, signing
 from sandbox.keys import Keys
+from sandbox.merchants import Merchants
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
 # A request whose clock is off by more is answered with 401.
@@ -20,7 +20,6 @@ CLOCK_WINDOW_S = 300
 _FIELD = re.compile(r'(mchid|nonce_str|signature|timestamp|serial_no)="([^"]*)"')
 _NONCE = re.compile(r"[0-9A-Za-z]{1,32}", re.ASCII)
 _TIMESTAMP = re.compile(r"\d{1,12}", re.ASCII)
-_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 class SignError(Exception):
@@ -33,11 +32,13 @@ class SignError(Exception):
 
 
 def check_request(
-    keys: Keys, *, method: str, target: str, authorization: str, body: bytes, now: int
-) -> None:
-    """Verify one request. `target` is path and query exactly as they came. Raises SignError."""
+    merchants: Merchants, *, method: str, target: str, authorization: str, body: bytes, now: int
+) -> Keys:
+    """Verify one request and give the keys of who made it. `target` is path and query exactly as
+    they came. Raises SignError."""
     fields = parse_authorization(authorization)
-    if fields["mchid"] != keys.identity.mchid:
+    keys = merchants.by_mchid(fields["mchid"])
+    if keys is None:
         raise SignError("mchid", "unknown merchant")
     if fields["serial_no"].upper() != keys.identity.cert_serial:
         raise SignError("serial_no", "unknown merchant certificate")
@@ -51,6 +52,7 @@ def check_request(
     message = head.encode() + body + b"\n"
     if not signing.verify(keys.wechatpay_merchant, message, fields["signature"]):
         raise SignError("signature", "sign not match")
+    return keys
 
 
 def parse_authorization(header: str) -> dict[str, str]:
@@ -70,34 +72,56 @@ def parse_authorization(header: str) -> dict[str, str]:
     return fields
 
 
-def signed_headers(keys: Keys, body: bytes, now: int) -> dict[str, str]:
-    """The Wechatpay-* headers over timestamp, nonce and the raw body (empty for a 204)."""
+def knows_serial(keys: Keys, serial: str) -> bool:
+    """Whether this is the public key's or one of the platform certificates'."""
+    certified = any(one.serial == serial for one in keys.wechatpay_certificates)
+    return serial == keys.identity.public_key_id or certified
+
+
+def answer_serial(keys: Keys, asked: str | None, now: int) -> str:
+    """What signs the answer to a request with this `Wechatpay-Serial`: the public key's pair if
+    the request names it, otherwise the newest valid certificate's."""
+    if asked == keys.identity.public_key_id:
+        return asked
+    return certificates.newest_valid(keys.wechatpay_certificates, now).serial
+
+
+def notice_serial(keys: Keys, signed_by: str, turn: int, now: int) -> str:
+    """What signs a notice, by the merchant's setting `wechatpay_notices`; `both` takes turns."""
+    if signed_by == "certificate" or (signed_by == "both" and turn % 2):
+        return answer_serial(keys, None, now)
+    return keys.identity.public_key_id
+
+
+def signed_headers(keys: Keys, body: bytes, now: int, serial: str) -> dict[str, str]:
+    """The Wechatpay-* headers over timestamp, nonce and the raw body (empty for a 204), signed
+    with the key that `serial` names."""
+    private = {one.serial: one.private for one in keys.wechatpay_certificates}
     timestamp = str(now // 1_000)
-    nonce = nonce_of(32)
+    nonce = chance.text(32)
     message = f"{timestamp}\n{nonce}\n".encode() + body + b"\n"
     return {
-        "Wechatpay-Serial": keys.identity.public_key_id,
+        "Wechatpay-Serial": serial,
         "Wechatpay-Timestamp": timestamp,
         "Wechatpay-Nonce": nonce,
-        "Wechatpay-Signature": signing.sign(keys.wechatpay_private, message),
+        "Wechatpay-Signature": signing.sign(private.get(serial, keys.wechatpay_private), message),
         "Wechatpay-Signature-Type": SCHEME,
     }
 
 
 def encrypted(keys: Keys, resource: dict[str, Any], original_type: str) -> dict[str, str]:
-    """The `resource` of a notice: AES-256-GCM, the tag behind the ciphertext, in base64."""
-    nonce = nonce_of(12)
+    """The `resource` of a notice."""
     plain = json.dumps(resource, ensure_ascii=False, separators=(",", ":")).encode()
-    sealed = AESGCM(keys.apiv3_key).encrypt(nonce.encode(), plain, original_type.encode())
+    return {"original_type": original_type, **sealed(keys, plain, original_type)}
+
+
+def sealed(keys: Keys, plain: bytes, associated_data: str) -> dict[str, str]:
+    """AES-256-GCM under the APIv3 key, the tag behind the ciphertext, in base64."""
+    nonce = chance.text(12)
+    content = AESGCM(keys.apiv3_key).encrypt(nonce.encode(), plain, associated_data.encode())
     return {
-        "original_type": original_type,
         "algorithm": "AEAD_AES_256_GCM",
-        "ciphertext": base64.b64encode(sealed).decode(),
-        "associated_data": original_type,
+        "ciphertext": base64.b64encode(content).decode(),
+        "associated_data": associated_data,
         "nonce": nonce,
     }
-
-
-def nonce_of(length: int) -> str:
-    """Random letters and digits."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(length))

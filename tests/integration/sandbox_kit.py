@@ -196,6 +196,7 @@ class Merchant:
                 "Accept": "application/json",
                 "Content-Type": "application/json",
                 "User-Agent": "test",
+                "Wechatpay-Serial": self.env["WECHATPAY_PUBLIC_KEY_ID"],
                 "Authorization": f"{SCHEME} {parts}",
                 **(headers or {}),
             },

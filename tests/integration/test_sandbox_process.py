@@ -50,7 +50,7 @@ def test_another_base_url_changes_the_settings_but_no_key(tmp_path: Path) -> Non
     keys(tmp_path, "http://127.0.0.1:9001/")
     second = content(tmp_path)
     changed = {name for name in first if first[name] != second[name]}
-    assert changed == {"merchant.env"}
+    assert changed == {"merchant.env", "merchant.certs.env"}
     env = Merchant(tmp_path).env
     assert env["WECHATPAY_BASE_URL"] == "http://127.0.0.1:9001"
     assert env["ALIPAY_BASE_URL"] == "http://127.0.0.1:9001/gateway.do"

@@ -66,8 +66,8 @@ def waits_of(tmp_path: Path, channel: str, scale: float) -> list[int]:
     store = Store(tmp_path / "books.sqlite3")
     with store.write() as tx:
         tx.execute(
-            "INSERT INTO trades VALUES (1, ?, 'N', 's', '', 1, 'u', 'd', 'paid', 'X', 0, 0, 0,"
-            " NULL, NULL)",
+            "INSERT INTO trades VALUES (1, ?, 'default', 'native', 'N', 's', '', 1, 'u', '', '',"
+            " '', '', 'd', 'paid', 'X', 0, 0, 0, NULL, NULL)",
             (channel,),
         )
         notices.enqueue(
@@ -124,7 +124,8 @@ def test_asking_for_a_sending_while_one_is_under_way_is_not_forgotten(tmp_path: 
 
 def _claimed(tx: sqlite3.Connection) -> Notice:
     tx.execute(
-        "INSERT INTO trades VALUES (1, 'alipay', 'N', 's', '', 1, 'u', 'd', 'paid', 'X', 0, 0, 0,"
+        "INSERT INTO trades VALUES (1, 'alipay', 'default', 'precreate', 'N', 's', '', 1, 'u', '',"
+        " '', '', '', 'd', 'paid', 'X', 0, 0, 0,"
         " NULL, NULL)"
     )
     notices.enqueue(
@@ -146,7 +147,7 @@ def test_a_failed_transaction_leaves_nothing_behind(tmp_path: Path) -> None:
 
     def fail() -> None:
         with store.write() as tx:
-            tx.execute("INSERT INTO balances VALUES ('alipay', 1)")
+            tx.execute("INSERT INTO balances VALUES ('alipay', 'default', 1)")
             raise KeyError
 
     with pytest.raises(KeyError):
