@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 from config.settings import AlipaySettings
 from shop.gateways import outcomes
+from shop.gateways.alipay_certs import UnknownCertificate
 from shop.gateways.alipay_wire import SIGN_TYPE, Wire
 from shop.gateways.base import Notice, NoticeKind, NoticeRefused, Outcome
 from shop.gateways.reading import (
@@ -65,6 +66,8 @@ def _verified_fields(wire: Wire, body: bytes) -> dict[str, str]:
         raise NoticeRefused("malformed", "charset is not utf-8")
     try:
         believed = wire.holds(fields, signature)
+    except UnknownCertificate as error:
+        raise NoticeRefused("unknown_serial", str(error)[:MAX_DETAIL]) from None
     except Exception as error:  # noqa: BLE001  # an exception while verifying is "not verified"
         raise NoticeRefused("bad_signature", f"{type(error).__name__}"[:MAX_DETAIL]) from None
     if not believed:

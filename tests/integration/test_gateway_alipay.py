@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -127,7 +127,7 @@ def outcome(result: Result) -> tuple[Outcome, str | None]:
 
 
 def asked(seen: Seen) -> dict[str, str]:
-    return dict(parse_qsl(urlsplit(seen.target).query))
+    return dict(parse_qsl(seen.body.decode()))
 
 
 @pytest.mark.parametrize("call", METHODS)

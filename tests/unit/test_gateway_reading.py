@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shop.gateways.alipay import plain_text
+from shop.gateways.alipay_answers import plain_text
 from shop.gateways.alipay_wire import member_text
 from shop.gateways.reading import (
     alipay_utc,
