@@ -34,7 +34,9 @@ log = structlog.get_logger("payonce.metrics")
 ENV = "PROMETHEUS_MULTIPROC_DIR"
 FOLDED = 0
 KINDS = ("counter", "histogram")
-_FILE = re.compile(rf"({'|'.join(KINDS)})_(\d{{1,10}})\.db")
+# How things stand with a process: over with it, and never folded.
+OF_THE_LIVING = "gauge_livesum"
+_FILE = re.compile(rf"({'|'.join([*KINDS, OF_THE_LIVING])})_(\d{{1,10}})\.db")
 # More than all label values together take: about 4 kB for a route and status, twenty times that
 # for all the rest.
 ROOM_BYTES = 1_048_576
@@ -56,7 +58,7 @@ def prepare(folder: Path) -> None:
 
 def take_room(folder: Path) -> None:
     """Take the room of this process's files, before anything is counted. Raises OSError."""
-    for kind in KINDS:
+    for kind in (*KINDS, OF_THE_LIVING):
         with (folder / f"{kind}_{os.getpid()}.db").open("ab") as file:
             file.write(bytes(max(0, ROOM_BYTES - file.tell())))
 
@@ -98,6 +100,8 @@ def _fold(folder: Path) -> None:
         named = _FILE.fullmatch(path.name)
         if named and int(named[2]) != FOLDED and not _runs(int(named[2])):
             ended[named[1]].append(path)
+    for path in ended.pop(OF_THE_LIVING, []):
+        path.unlink()
     for kind, paths in ended.items():
         target = folder / f"{kind}_{FOLDED}.db"
         sums: dict[str, float] = defaultdict(float)

@@ -4,7 +4,7 @@ Every one has a label: prometheus-client makes the value of one that has none at
 it a file, which no import of ours does. Labels take few values each, never what a client sent.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 REGISTRY = CollectorRegistry()
 
@@ -13,6 +13,8 @@ _WAIT_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 # A hand-over takes part of a millisecond; 2 s is what a frozen waiter's turn lasts.
 _HANDOVER_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 2.5)
 _REQUEST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+# From a gateway beside us to connect, read and repeat at the usual settings (12 s), and beyond.
+_GATEWAY_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0)
 _QUEUE = (0, 1, 2, 4, 8, 16, 32, 64)
 
 LOCK_WAIT = Histogram(
@@ -83,6 +85,44 @@ NOTICES = Counter(
     "payonce_notices_total",
     "Callbacks of the gateways that came in.",
     ["channel", "outcome"],
+    registry=REGISTRY,
+)
+CREDENTIALS = Counter(
+    "payonce_credentials_changes_total",
+    "Changes of merchants' credentials that a process saw.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+GATEWAY_CALLS = Counter(
+    "payonce_gateway_calls_total",
+    "Calls made to gateways, repetitions counted with the call.",
+    ["channel", "call", "outcome"],
+    registry=REGISTRY,
+)
+GATEWAY_CALL = Histogram(
+    "payonce_gateway_call_seconds",
+    "Time that a call to a gateway took, with its repetitions.",
+    ["channel", "call"],
+    buckets=_GATEWAY_S,
+    registry=REGISTRY,
+)
+GATEWAY_REPEATED = Counter(
+    "payonce_gateway_calls_repeated_total",
+    "Tries made once more, as the last one failed and did no harm.",
+    ["channel", "call"],
+    registry=REGISTRY,
+)
+GATEWAY_TURNED_AWAY = Counter(
+    "payonce_gateway_calls_turned_away_total",
+    "Calls not made, for want of a place or because the gateway rests.",
+    ["channel", "call", "why"],
+    registry=REGISTRY,
+)
+GATEWAY_RESTING = Gauge(
+    "payonce_gateway_resting",
+    "Circuits of living processes that opened and have not closed since.",
+    ["channel"],
+    multiprocess_mode="livesum",
     registry=REGISTRY,
 )
 SWEEPER_ROUNDS = Counter(

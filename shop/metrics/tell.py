@@ -71,6 +71,12 @@ def notice(channel: str, outcome: str) -> None:
 
 
 @harmless
+def credentials_changed(outcome: str) -> None:
+    """A merchant's credentials changed and were `taken` into use, or `refused`."""
+    instruments.CREDENTIALS.labels(outcome).inc()
+
+
+@harmless
 def fence_refused(overtaken_by: str) -> None:
     """The database refused a write of a holder overtaken by a later `holder`, or `epoch`."""
     instruments.FENCES_REFUSED.labels(overtaken_by).inc()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
 from config.settings import load_settings
@@ -16,7 +16,9 @@ from locks import LockObserver
 from scripts.place import Place, prepare_folder
 from scripts.run import environment
 from shop.errors import OrderClosed
+from shop.gateways.guard_observe import GatewayObserver
 from shop.metrics import folder, instruments, tell
+from shop.metrics.gateways import GatewayMetrics
 from shop.metrics.locks import LockMetrics
 from tests.architecture.source import importers, imports_of, lies_in
 from tests.processes import free_port
@@ -109,7 +111,7 @@ def declared() -> dict[str, tuple[str, tuple[str, ...]]]:
     """The same of the code."""
     found = {}
     for metric in vars(instruments).values():
-        if isinstance(metric, Counter | Histogram):
+        if isinstance(metric, Counter | Gauge | Histogram):
             described = next(iter(metric.describe()))
             name = described.name + ("_total" if isinstance(metric, Counter) else "")
             found[name] = (described.type, tuple(metric._labelnames))
@@ -131,7 +133,7 @@ def test_names_follow_the_conventions_of_prometheus() -> None:
     for name, (kind, labels) in declared().items():
         assert name.startswith("payonce_"), name
         assert name.endswith("_total") is (kind == "counter"), name
-        assert kind == "counter" or name.endswith(("_seconds", "_length")), name
+        assert kind != "histogram" or name.endswith(("_seconds", "_length")), name
         assert labels, "without a label its file is made at import"
 
 
@@ -199,9 +201,34 @@ def test_what_a_lock_tells_becomes_seconds_and_counts(
     assert after - before == pytest.approx(more)
 
 
-def test_the_observer_takes_in_all_that_a_lock_can_tell() -> None:
-    hooks = {name for name in vars(LockObserver) if not name.startswith("_")}
-    assert hooks == {name for name in vars(LockMetrics) if not name.startswith("_")}
+CALL = {"channel": "wechatpay", "call": "test"}
+
+
+@pytest.mark.parametrize(
+    ("hook", "told", "metric", "labels", "more"),
+    [
+        ("answered", ("test", "unknown", 0), "calls_total", {**CALL, "outcome": "unknown"}, 1),
+        ("answered", ("test", "failed", 2 * 10**9), "call_seconds_sum", CALL, 2),
+        ("repeated", ("test",), "calls_repeated_total", CALL, 1),
+        ("turned_away", ("test", "b"), "calls_turned_away_total", {**CALL, "why": "b"}, 1),
+        ("rests", (True,), "resting", {"channel": "wechatpay"}, 1),
+        ("rests", (False,), "resting", {"channel": "wechatpay"}, -1),
+    ],
+)
+def test_what_a_gateways_guard_tells_becomes_seconds_and_counts(
+    hook: str, told: tuple[object, ...], metric: str, labels: dict[str, str], more: float
+) -> None:
+    before = value(f"payonce_gateway_{metric}", **labels)
+    getattr(GatewayMetrics(), hook)("wechatpay", *told)
+    assert value(f"payonce_gateway_{metric}", **labels) - before == more
+
+
+@pytest.mark.parametrize(
+    ("told", "counting"), [(LockObserver, LockMetrics), (GatewayObserver, GatewayMetrics)]
+)
+def test_the_observers_take_in_all_that_can_be_told(told: type, counting: type) -> None:
+    hooks = {name for name in vars(told) if not name.startswith("_")}
+    assert hooks == {name for name in vars(counting) if not name.startswith("_")}
 
 
 def test_what_a_client_sends_becomes_no_label() -> None:
@@ -269,6 +296,27 @@ def test_the_files_of_ended_processes_are_folded_into_one(place: Path) -> None:
     kill(living)
     assert sums(place) == (4, 4, 0.08)
     assert files(place) == FOLDED
+
+
+RESTING = """
+import sys
+from shop.metrics.gateways import GatewayMetrics
+
+GatewayMetrics().rests("alipay", True)
+print("counted", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_how_things_stood_with_a_process_is_over_when_it_ends(place: Path) -> None:
+    def resting() -> bool:
+        return b'payonce_gateway_resting{channel="alipay"} 1.0' in folder.exposition(place)
+
+    living = counting(place, 0, RESTING)
+    assert resting()
+    kill(living)
+    assert not resting()
+    assert files(place) == set()
 
 
 def test_folding_by_many_at_once_counts_nothing_twice_and_loses_nothing(place: Path) -> None:
