@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
+from cryptography.x509 import Certificate, load_pem_x509_certificates
 
 from config.settings import AlipaySettings, SettingsError, WeChatPaySettings
 
@@ -89,9 +90,35 @@ def apiv3_key(text: str, variable: str) -> str:
     return text
 
 
+def certificates(pem: str, variable: str, *, own: RSAPrivateKey) -> list[Certificate]:
+    """WeChat Pay's platform certificates, one or more in one file. Raises SettingsError."""
+    _must_be_pem(pem, variable)
+    if "PRIVATE KEY-----" in pem:
+        raise SettingsError(f"{variable}: the file holds a private key; give the certificates.")
+    try:
+        found = load_pem_x509_certificates(pem.encode())
+    except ValueError as error:
+        raise SettingsError(f"{variable}: not a readable certificate: {error}.") from None
+    for one in found:
+        key = one.public_key()
+        if not isinstance(key, RSAPublicKey) or key.key_size < MIN_KEY_BITS:
+            raise SettingsError(
+                f"{variable}: give certificates of RSA keys of at least {MIN_KEY_BITS} bits."
+            )
+        if key.public_numbers() == own.public_key().public_numbers():
+            raise SettingsError(
+                f"{variable}: this is your own merchant certificate; give WeChat Pay's platform "
+                "certificates, or fetch."
+            )
+    return found
+
+
 def wechatpay_names(settings: WeChatPaySettings) -> None:
     """The merchant's names, which stand in signed headers and paths. Raises SettingsError."""
-    if re.fullmatch(r"PUB_KEY_ID_[0-9A-Za-z]+", settings.public_key_id) is None:
+    by_certificates = settings.fetch_certs or settings.platform_certs_pem
+    if not (by_certificates and not settings.public_key_id) and (
+        re.fullmatch(r"PUB_KEY_ID_[0-9A-Za-z]+", settings.public_key_id) is None
+    ):
         raise SettingsError(
             f"WECHATPAY_PUBLIC_KEY_ID={settings.public_key_id!r}: give the public key's id as the "
             "merchant portal shows it, PUB_KEY_ID_… (a platform certificate's serial is no id)."

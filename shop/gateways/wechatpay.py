@@ -35,8 +35,9 @@ from shop.gateways.reading import (
     rfc3339_utc,
 )
 from shop.gateways.transport import Transport, TransportFault
+from shop.gateways.wechatpay_envelope import EnvelopeRefused
 from shop.gateways.wechatpay_notice import read_wechatpay_notice
-from shop.gateways.wechatpay_wire import EnvelopeRefused, build_library, read_json
+from shop.gateways.wechatpay_wire import build_library, read_json
 
 MAX_DESCRIPTION_BYTES: Final = 127
 """Native prepay, `description`: 127. Whether of bytes or characters the page does not say; bytes

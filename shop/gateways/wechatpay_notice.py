@@ -15,7 +15,8 @@ from shop.gateways.reading import (
     read_amount,
     rfc3339_utc,
 )
-from shop.gateways.wechatpay_wire import EnvelopeRefused, Wire
+from shop.gateways.wechatpay_envelope import EnvelopeRefused
+from shop.gateways.wechatpay_wire import Wire
 
 _ORIGINAL_TYPES = {
     "TRANSACTION.SUCCESS": "transaction",

@@ -1,63 +1,50 @@
-"""WeChat Pay APIv3 on the wire: wechatpayv3's signing and verification on a transport of ours.
+"""WeChat Pay APIv3 on the wire: wechatpayv3's calls and cryptography on a transport of ours.
 
-The library signs requests and verifies signatures; this module takes away what it does besides: an
-own connection per call without time-out, no look at the clock, and a request for
-`/v3/certificates` whenever a serial is strange to it. Source of the rules: APIv3, "签名验证" and
-"如何使用微信支付公钥验签"; GATEWAYS notes A and C.
+The library makes the calls' paths and bodies, signs, and opens ciphertexts; this module takes away
+what it does besides: an own connection per call without time-out, no look at the clock, and a
+request for `/v3/certificates` at its construction and whenever a serial is strange to it. Source of
+the rules: APIv3, "签名验证" and "如何使用微信支付公钥验签"; GATEWAYS notes A and C.
 """
 
 import json
-import re
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
 
 from wechatpayv3 import WeChatPay as Library
 from wechatpayv3 import WeChatPayType
 from wechatpayv3.core import Core
 from wechatpayv3.type import RequestType
-from wechatpayv3.utils import aes_decrypt, build_authorization
+from wechatpayv3.utils import aes_decrypt, rsa_sign
 
 from config.settings import WeChatPaySettings
 from shop.clock import Clock
 from shop.gateways import keys
-from shop.gateways.reading import is_canonical_base64
+from shop.gateways.reading import BadField
 from shop.gateways.transport import Answer, Transport, TransportFault
-
-MAX_CLOCK_SKEW_S: Final = 300
-"""A signature older or newer than this is a replay, or a clock to be mended (APIv3: 5 minutes)."""
-
-SIGNATURE_TYPE: Final = "WECHATPAY2-SHA256-RSA2048"
-
-_SIGNED_HEADERS: Final = (
-    "Wechatpay-Serial",
-    "Wechatpay-Timestamp",
-    "Wechatpay-Nonce",
-    "Wechatpay-Signature-Type",
-    "Wechatpay-Signature",
-)
-_VISIBLE = re.compile(r"[\x21-\x7e]{1,1024}")
-_SECONDS = re.compile(r"\d{1,12}", re.ASCII)
+from shop.gateways.wechatpay_certificates import read_certificates
+from shop.gateways.wechatpay_envelope import SIGNATURE_TYPE, EnvelopeRefused, open_envelope
+from shop.gateways.wechatpay_keys import PlatformCertificate, PlatformKeys
 
 
-class EnvelopeRefused(Exception):
-    """The signature around an answer or a notice was not believed. `reason` as `NoticeRefused`."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
+def new_nonce() -> str:
+    """32 characters that were never used before."""
+    return secrets.token_hex(16).upper()
 
 
 class Wire(Core):  # type: ignore[misc]  # the library has no annotations
-    """The library's core with its I/O replaced. Holds no state that changes; thread-safe."""
+    """The library's core with its I/O replaced. Thread-safe; what changes is in `keys`."""
 
     def __init__(
         self,
         settings: WeChatPaySettings,
         private_pem: str,
-        public_pem: str,
+        platform: PlatformKeys,
+        *,
         transport: Transport,
         clock: Clock,
+        nonce: Callable[[], str] = new_nonce,
     ) -> None:
         # No logger: at DEBUG the library writes decrypted notices to it.
         super().__init__(
@@ -65,12 +52,14 @@ class Wire(Core):  # type: ignore[misc]  # the library has no annotations
             cert_serial_no=settings.cert_serial,
             private_key=private_pem,
             apiv3_key=settings.apiv3_key,
-            public_key=public_pem,
-            public_key_id=settings.public_key_id,
         )
         self._gate_way = settings.base_url
+        self._platform = platform
         self._transport = transport
         self._clock = clock
+        self.nonce = nonce
+        if settings.fetch_certs:
+            platform.fetch_by(self._fetch_certificates)
 
     def request(
         self, path: str, method: RequestType = RequestType.GET, data: object = None
@@ -80,42 +69,41 @@ class Wire(Core):  # type: ignore[misc]  # the library has no annotations
         A 2xx answer is returned only if its signature holds (204 too, over the empty body); other
         answers are never signed. Raises TransportFault, EnvelopeRefused.
         """
-        body = "" if data is None else json.dumps(data, ensure_ascii=False)
-        headers = {
-            "Accept": "application/json",
-            "User-Agent": "payonce (wechatpayv3)",
-            "Wechatpay-Serial": self._public_key_id,
-            "Authorization": build_authorization(
-                path, method.value, self._mchid, self._cert_serial_no, self._private_key, data=body
-            ),
-        }
-        if body:
-            headers["Content-Type"] = "application/json"
-        answer: Answer = self._transport.send(
-            method.value, self._gate_way + path, headers=headers, body=body.encode() or None
-        )
+        self._platform.make_ready()
+        answer = self._send(path, method.value, data)
         if 200 <= answer.status < 300:
             self.open_envelope(answer.headers, answer.body)
         return answer.status, answer.body
 
+    def download(
+        self,
+        url: str,
+        *,
+        sink: Callable[[bytes], None],
+        max_bytes: int,
+        total_timeout_s: float,
+    ) -> Answer:
+        """A signed GET of an address that the gateway gave, as `Transport.download`.
+
+        The address must be on the gateway's own host, as it gets our signature. Files are not
+        signed. Raises TransportFault.
+        """
+        base, target = urlsplit(self._gate_way), urlsplit(url)
+        if (target.scheme, target.netloc) != (base.scheme, base.netloc):
+            raise TransportFault("bad_answer", "the file is not on the gateway's own host")
+        path = url[len(f"{target.scheme}://{target.netloc}") :]
+        return self._transport.download(
+            "GET",
+            url,
+            {**self._headers(path, "GET", ""), "Accept": "*/*"},
+            sink=sink,
+            max_bytes=max_bytes,
+            total_timeout_s=total_timeout_s,
+        )
+
     def open_envelope(self, headers: Iterable[tuple[str, str]], body: bytes) -> str:
         """The text of a body whose signature, serial and clock hold. Raises EnvelopeRefused."""
-        signed = _signed_headers(headers)
-        if signed["Wechatpay-Serial"] != self._public_key_id:
-            raise EnvelopeRefused("unknown_serial", "not signed by the configured public key")
-        self._check_clock(signed["Wechatpay-Timestamp"])
-        if signed["Wechatpay-Signature-Type"] != SIGNATURE_TYPE:
-            raise EnvelopeRefused("bad_signature", "not " + SIGNATURE_TYPE)
-        # The gateway's probes ("WECHATPAY/SIGNTEST/…") take this way like any other bad signature.
-        if not is_canonical_base64(signed["Wechatpay-Signature"]):
-            raise EnvelopeRefused("bad_signature", "the signature is not base64")
-        try:
-            text = body.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise EnvelopeRefused("bad_signature", f"the body is not UTF-8: {error}") from None
-        if not self._verify_signature(signed, text):
-            raise EnvelopeRefused("bad_signature", "the signature does not hold")
-        return text
+        return open_envelope(headers, body, self._platform.key_of, self._clock.now())
 
     def decrypt(self, *, ciphertext: str, nonce: str, associated_data: str) -> str | None:
         """Open a notice's resource with the APIv3 key; None if its tag does not hold.
@@ -130,69 +118,113 @@ class Wire(Core):  # type: ignore[misc]  # the library has no annotations
         )
         return text
 
-    def _update_certificates(self) -> None:
-        """Unreachable behind the serial check; if ever reached, no request may go out."""
-        raise EnvelopeRefused("unknown_serial", "certificates are not fetched in public-key mode")
+    def _send(self, path: str, method: str, data: object = None) -> Answer:
+        body = "" if data is None else json.dumps(data, ensure_ascii=False)
+        headers = self._headers(path, method, body)
+        if body:
+            headers["Content-Type"] = "application/json"
+        return self._transport.send(
+            method, self._gate_way + path, headers=headers, body=body.encode() or None
+        )
 
-    def _check_clock(self, timestamp: str) -> None:
-        if _SECONDS.fullmatch(timestamp) is None:
-            raise EnvelopeRefused("malformed", "Wechatpay-Timestamp is not a number of seconds")
-        # Whole seconds on both sides: a part of one must not push a notice out of the window.
-        age_s = int(self._clock.now().timestamp()) - int(timestamp)
-        if abs(age_s) > MAX_CLOCK_SKEW_S:
-            raise EnvelopeRefused("stale", f"signed {age_s} s ago by our clock")
+    def _headers(self, path: str, method: str, body: str) -> dict[str, str]:
+        timestamp, nonce = str(int(self._clock.now().timestamp())), self.nonce()
+        signature = rsa_sign(self._private_key, f"{method}\n{path}\n{timestamp}\n{nonce}\n{body}\n")
+        headers = {
+            "Accept": "application/json",
+            "User-Agent": "payonce (wechatpayv3)",
+            "Authorization": (
+                f'{SIGNATURE_TYPE} mchid="{self._mchid}",nonce_str="{nonce}",'
+                f'signature="{signature}",timestamp="{timestamp}",serial_no="{self._cert_serial_no}"'
+            ),
+        }
+        # Without it the gateway signs its answer by a platform certificate.
+        if self._platform.public_key_id:
+            headers["Wechatpay-Serial"] = self._platform.public_key_id
+        return headers
+
+    def _fetch_certificates(self) -> list[PlatformCertificate]:
+        """GET /v3/certificates. Raises TransportFault.
+
+        The answer is signed like any other, maybe by a certificate that it brings: so it is
+        decrypted first, and then its signature must hold by one of the keys known by now.
+        """
+        answer = self._send("/v3/certificates", "GET")
+        if answer.status != 200:
+            raise TransportFault("bad_answer", f"HTTP {answer.status}")
+        try:
+            brought = read_certificates(read_json(answer.body), self._open_certificate)
+            open_envelope(
+                answer.headers,
+                answer.body,
+                lambda serial: self._platform.key_among(serial, brought),
+                self._clock.now(),
+            )
+        except BadField as error:
+            raise TransportFault("bad_answer", str(error)) from None
+        except EnvelopeRefused as error:
+            raise TransportFault("bad_signature", str(error)) from None
+        return brought
+
+    def _open_certificate(self, sealed: Mapping[str, Any]) -> str:
+        if sealed.get("algorithm") != "AEAD_AES_256_GCM":
+            raise BadField("the algorithm is not AEAD_AES_256_GCM")
+        text = self.decrypt(
+            ciphertext=sealed["ciphertext"],
+            nonce=sealed["nonce"],
+            associated_data=sealed.get("associated_data") or "",
+        )
+        if text is None:
+            raise BadField("it cannot be decrypted: is the APIv3 key right?")
+        return text
+
+    def _init_certificates(self) -> None:
+        """The library's would make a request."""
 
 
-def _signed_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The five headers of a signature, each exactly once and free of control characters.
+class Client(Library):  # type: ignore[misc]  # the library has no annotations
+    """The library's client on our wire: its own constructor would make another core."""
 
-    Only these go to the library: it would also read Django's and FastAPI's spellings, and a line
-    feed within the nonce would let the border between nonce and body be moved.
-    """
-    wanted = {name.lower(): name for name in _SIGNED_HEADERS}
-    found: dict[str, str] = {}
-    for key, value in headers:
-        name = wanted.get(key.lower())
-        if name is None:
-            continue
-        if name in found:
-            raise EnvelopeRefused("malformed", f"{name} stands twice")
-        if _VISIBLE.fullmatch(value) is None:
-            raise EnvelopeRefused("malformed", f"{name} is empty, too long or not plain text")
-        found[name] = value
-    missing = [name for name in _SIGNED_HEADERS if name not in found]
-    if missing:
-        raise EnvelopeRefused("malformed", f"without {', '.join(missing)}")
-    return found
+    def __init__(self, settings: WeChatPaySettings, wire: Wire) -> None:
+        self._type = WeChatPayType.NATIVE
+        self._mchid = settings.mchid
+        self._appid = settings.appid
+        self._notify_url = None
+        self._partner_mode = False
+        self._core = wire
 
 
 def build_library(
-    settings: WeChatPaySettings, transport: Transport, clock: Clock
-) -> tuple[Library, Wire]:
+    settings: WeChatPaySettings,
+    transport: Transport,
+    clock: Clock,
+    nonce: Callable[[], str] = new_nonce,
+) -> tuple[Client, Wire]:
     """The library's client on our wire. Raises SettingsError that says which key is wrong."""
     own = keys.private_key(settings.private_key_pem, "WECHATPAY_PRIVATE_KEY_FILE")
-    theirs = keys.public_key(
-        settings.public_key_pem,
-        "WECHATPAY_PUBLIC_KEY_FILE",
-        own=own,
-        own_variable="WECHATPAY_PRIVATE_KEY_FILE",
-    )
     keys.apiv3_key(settings.apiv3_key, "WECHATPAY_APIV3_KEY_FILE")
     keys.wechatpay_names(settings)
-    private_pem, public_pem = keys.private_pem(own), keys.public_pem(theirs)
-    library = Library(
-        WeChatPayType.NATIVE,
-        mchid=settings.mchid,
-        private_key=private_pem,
-        cert_serial_no=settings.cert_serial,
-        appid=settings.appid,
-        apiv3_key=settings.apiv3_key,
-        public_key=public_pem,
+    theirs = None
+    if settings.public_key_id:
+        theirs = keys.public_key(
+            settings.public_key_pem,
+            "WECHATPAY_PUBLIC_KEY_FILE",
+            own=own,
+            own_variable="WECHATPAY_PRIVATE_KEY_FILE",
+        )
+    given = []
+    if settings.platform_certs_pem:
+        given = keys.certificates(settings.platform_certs_pem, "WECHATPAY_PLATFORM_CERTS", own=own)
+    platform = PlatformKeys(
         public_key_id=settings.public_key_id,
+        public_key=theirs,
+        given=[PlatformCertificate.of(one) for one in given],
+        clock=clock,
     )
-    wire = Wire(settings, private_pem, public_pem, transport, clock)
-    library._core = wire
-    return library, wire
+    wire = Wire(
+        settings, keys.private_pem(own), platform, transport=transport, clock=clock, nonce=nonce
+    )
+    return Client(settings, wire), wire
 
 
 def read_json(body: bytes) -> Mapping[str, Any]:
