@@ -1,8 +1,8 @@
 """Stands before a gateway, so that one that is dead takes nothing else with it.
 
-**Places.** Of one gateway's host at most so many calls run at once in a process. One that hangs can
-keep these places busy and no thread more; who finds none free has the answer `gateway_busy` at
-once.
+**Places.** Of one gateway's host at most so many calls run at once in a process. One that hangs
+keeps these places busy and no thread more: who finds none free waits while they change hands, but
+for a moment only, and then has the answer `gateway_busy`.
 
 **Circuits.** A gateway that failed several times in a row is left alone for a while
 (`gateway_resting`). One circuit is the host's: what does not answer, answers to no merchant, and
@@ -21,6 +21,8 @@ A call that was not made has the outcome UNKNOWN like any call without an answer
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
 
 from shop.gateways.base import (
     Acknowledgement,
@@ -54,13 +56,49 @@ from shop.gateways.guard_retry import (
 
 BUSY, RESTING = "gateway_busy", "gateway_resting"
 
+PATIENCE_S: Final = 1.0
+"""So long a call may wait for a place; several times what a gateway takes that is well."""
 
+
+class Places:
+    """How many calls may run at once. Thread-safe."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._freed = threading.Condition()
+        self._taken_at: list[float] = []
+
+    def take(self) -> float | None:
+        """A place, to be given back with this value; None where there is none.
+
+        Places that change hands are waited for. Those that nobody took anew for `PATIENCE_S` are
+        those of a gateway that hangs: then not even that long.
+        """
+        with self._freed:
+            if not self._has_room():
+                left_s = max(self._taken_at) + PATIENCE_S - time.monotonic()
+                if not self._freed.wait_for(self._has_room, timeout=max(0.0, left_s)):
+                    return None
+            taken_at = time.monotonic()
+            self._taken_at.append(taken_at)
+            return taken_at
+
+    def give_back(self, taken_at: float) -> None:
+        """End the call that `take` let in."""
+        with self._freed:
+            self._taken_at.remove(taken_at)
+            self._freed.notify()
+
+    def _has_room(self) -> bool:
+        return len(self._taken_at) < self._count
+
+
+@dataclass(frozen=True)
 class Host:
     """One gateway's host: its places in this process and its circuit."""
 
-    def __init__(self, places: int, circuit: Circuit) -> None:
-        self.places = threading.BoundedSemaphore(places)
-        self.circuit = circuit
+    places: Places
+    circuit: Circuit
 
 
 class Guard(Gateway):
@@ -165,12 +203,13 @@ class Guard(Gateway):
                 return not_made(self._turned_away(call, RESTING))
             failed_host: bool | None = None
             try:
-                if not self._host.places.acquire(blocking=False):
+                place = self._host.places.take()
+                if place is None:
                     return not_made(self._turned_away(call, BUSY))
                 try:
                     result = self._timed(call, ask, again)
                 finally:
-                    self._host.places.release()
+                    self._host.places.give_back(place)
                 code = fault_code(result)
                 failed_host = code in HOST_FAULTS
                 # A host that does not answer says nothing of the account.

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from shop.gateways.base import Cancelling, Gateway
-from shop.gateways.guard import CancellingGuard, Guard, Host
+from shop.gateways.guard import CancellingGuard, Guard, Host, Places
 from shop.gateways.guard_circuit import Circuit
 from shop.gateways.guard_observe import GatewayObserver
 
@@ -44,7 +44,7 @@ class Guards:
             at = self._hosts.get((channel, host))
             if at is None:
                 circuit = self._circuit(channel, host)
-                at = self._hosts[channel, host] = Host(self._concurrency, circuit)
+                at = self._hosts[channel, host] = Host(Places(self._concurrency), circuit)
             account = self._accounts.get((channel, merchant))
             if account is None:
                 account = self._accounts[channel, merchant] = self._circuit(channel, merchant)
