@@ -45,6 +45,12 @@ class Settings:
     lock_unavailable: str = "refuse"
     gateway_connect_timeout_ms: int = 3_000
     gateway_read_timeout_ms: int = 8_000
+    # Calls to one gateway at once in a process: two that hang leave threads for everything else.
+    # Unless set, it follows WEB_THREADS.
+    gateway_concurrency: int = 3
+    # A gateway that failed so often in a row is left alone for so long.
+    gateway_failures: int = 3
+    gateway_rest_ms: int = 10_000
     order_expiry_s: int = 1_800
     # First look of the sweeper at a payment that nobody heard of since.
     sweep_first_ms: int = 5_000
@@ -86,11 +92,13 @@ def load_web_settings(env: Mapping[str, str] | None = None) -> WebSettings:
         workers=number(
             "WEB_WORKERS", values.get("WEB_WORKERS") or str(WebSettings.workers), 1, 256
         ),
-        threads=number(
-            "WEB_THREADS", values.get("WEB_THREADS") or str(WebSettings.threads), 1, 256
-        ),
+        threads=_web_threads(values),
         forwarded_allow_ips=_networks(values, "FORWARDED_ALLOW_IPS"),
     )
+
+
+def _web_threads(values: Mapping[str, str]) -> int:
+    return number("WEB_THREADS", values.get("WEB_THREADS") or str(WebSettings.threads), 1, 256)
 
 
 def load_settings(env: Mapping[str, str] | None = None) -> Settings:
@@ -108,7 +116,9 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
         metrics_token=_metrics_token(values, "METRICS_TOKEN"),
         metrics_folder=values.get("PROMETHEUS_MULTIPROC_DIR", ""),
     )
-    return replace(settings, **_numbers(values))
+    # With two gateways that hang, threads are left for everything else.
+    places = max(1, (_web_threads(values) - 2) // 2)
+    return replace(settings, **{"gateway_concurrency": places, **_numbers(values)})
 
 
 _NUMBERS = {
@@ -117,6 +127,9 @@ _NUMBERS = {
     "WEBHOOK_LOCK_WAIT_MS": (0, 4_000),
     "GATEWAY_CONNECT_TIMEOUT_MS": (100, 30_000),
     "GATEWAY_READ_TIMEOUT_MS": (100, 60_000),
+    "GATEWAY_CONCURRENCY": (1, 1_000),
+    "GATEWAY_FAILURES": (1, 1_000),
+    "GATEWAY_REST_MS": (100, 600_000),
     "ORDER_EXPIRY_S": (10, 7 * 86_400),
     "SWEEP_FIRST_MS": (100, 600_000),
     "SWEEP_INTERVAL_MS": (50, 600_000),

@@ -159,6 +159,9 @@ def test_an_address_must_be_a_full_one(name: str, url: str, complete: dict[str, 
         ("WEBHOOK_LOCK_WAIT_MS", 0, 4_000),
         ("GATEWAY_CONNECT_TIMEOUT_MS", 100, 30_000),
         ("GATEWAY_READ_TIMEOUT_MS", 100, 60_000),
+        ("GATEWAY_CONCURRENCY", 1, 1_000),
+        ("GATEWAY_FAILURES", 1, 1_000),
+        ("GATEWAY_REST_MS", 100, 600_000),
         ("ORDER_EXPIRY_S", 10, 604_800),
         ("SWEEP_FIRST_MS", 100, 600_000),
         ("SWEEP_INTERVAL_MS", 50, 600_000),
@@ -173,6 +176,17 @@ def test_a_number_must_lie_within_its_bounds(
     for text in (str(low - 1), str(high + 1), "abc", "1.5", "", "²", "９０００", "9" * 5_000):
         said = refusal({**complete, name: text})
         assert said == f"{name}={text!r}: give a whole number from {low} to {high}."
+
+
+@pytest.mark.parametrize(("threads", "calls"), [(1, 1), (2, 1), (8, 3), (16, 7)])
+def test_two_gateways_that_hang_leave_threads_for_everything_else(
+    threads: int, calls: int, complete: dict[str, str]
+) -> None:
+    derived = load_settings({**complete, "WEB_THREADS": str(threads)})
+    assert derived.gateway_concurrency == calls
+    assert 2 * calls < threads or threads <= 2
+    chosen = {**complete, "WEB_THREADS": str(threads), "GATEWAY_CONCURRENCY": "5"}
+    assert load_settings(chosen).gateway_concurrency == 5
 
 
 @pytest.mark.parametrize("name", KEY_FILES)
