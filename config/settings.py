@@ -10,10 +10,19 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from typing import Any
 
+from cryptography.fernet import Fernet
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from config.gateways import AlipaySettings, WeChatPaySettings, load_alipay, load_wechatpay
+from config.merchants import (
+    DEFAULT,
+    default_variables,
+    gateway_variables,
+    merchant_lines,
+    merchant_name,
+    merchants_folder,
+)
 from config.values import SettingsError, choice, number, required, url
 
 __all__ = ["AlipaySettings", "Settings", "SettingsError", "WeChatPaySettings", "load_settings"]
@@ -34,6 +43,15 @@ class Settings:
     public_url: str
     wechatpay: WeChatPaySettings
     alipay: AlipaySettings
+    # Where these were read from, to be read again when it changes: no secrets, but their paths.
+    gateway_variables: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    # Files of further merchants, NAME.env; empty: none.
+    merchants_dir: str = ""
+    # Opens what merchants' accounts in the database are sealed with; the first one seals.
+    credentials_keys: tuple[str, ...] = field(default=(), repr=False)
+    # Who takes the money for a product line, and for all others.
+    merchant_lines: Mapping[str, str] = field(default_factory=dict)
+    merchant_default: str = DEFAULT
     # It is renewed while held, so a gateway call may take longer; it bounds only how long a dead
     # holder blocks an order.
     lock_lease_ms: int = 15_000
@@ -104,13 +122,20 @@ def _web_threads(values: Mapping[str, str]) -> int:
 def load_settings(env: Mapping[str, str] | None = None) -> Settings:
     """Read the environment. Raises SettingsError naming the variable that is missing or wrong."""
     values = os.environ if env is None else env
+    folder = merchants_folder(values, "MERCHANTS_DIR")
+    default = default_variables(values, folder)
     settings = Settings(
         database_url=_database_url(values, "DATABASE_URL"),
         lock_url=required(values, "LOCK_URL", "redis://…, zookeeper://… or file:///…"),
         secret_key=_secret(values, "SECRET_KEY"),
         public_url=url(values, "PUBLIC_URL", None),
-        wechatpay=load_wechatpay(values),
-        alipay=load_alipay(values),
+        wechatpay=load_wechatpay(default),
+        alipay=load_alipay(default),
+        gateway_variables=gateway_variables(values),
+        merchants_dir=folder,
+        credentials_keys=_fernet_keys(values, "CREDENTIALS_KEY"),
+        merchant_lines=merchant_lines(values, "MERCHANT_LINES"),
+        merchant_default=merchant_name(values, "MERCHANT_DEFAULT", DEFAULT),
         lock_unavailable=choice(values, "LOCK_UNAVAILABLE", LOCK_UNAVAILABLE),
         log_level=_log_level(values, "LOG_LEVEL"),
         metrics_token=_metrics_token(values, "METRICS_TOKEN"),
@@ -192,6 +217,20 @@ def _secret(values: Mapping[str, str], name: str) -> str:
     if len(value) < 32:
         raise SettingsError(f"{name} is too short: give at least 32 random characters.")
     return value
+
+
+def _fernet_keys(values: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Fernet keys with commas between them. Errors quote none."""
+    keys = tuple(one.strip() for one in values.get(name, "").split(",") if one.strip())
+    for place, key in enumerate(keys, start=1):
+        try:
+            Fernet(key)
+        except ValueError:
+            raise SettingsError(
+                f"{name}: key {place} of {len(keys)} is none; make one with "
+                "`flask --app wsgi merchants new-key`."
+            ) from None
+    return keys
 
 
 def _metrics_token(values: Mapping[str, str], name: str) -> str:

@@ -5,22 +5,34 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
+import structlog
 from flask import current_app
 
-from config.settings import Settings
+from config.merchants import AccountSettings
+from config.settings import Settings, SettingsError
 from locks import LeaseLock, from_url
 from shop.clock import Clock, SystemClock
 from shop.gateways.alipay import Alipay
 from shop.gateways.base import Gateway
-from shop.gateways.registry import DEFAULT_MERCHANT, FixedGateways
+from shop.gateways.registry import (
+    DEFAULT_MERCHANT,
+    FixedGateways,
+    Gateways,
+    RotatingGateways,
+)
 from shop.gateways.wechatpay import WeChatPay
 from shop.locking.watch import ServiceWatch
+from shop.merchants.errors import MerchantUnusable
+from shop.merchants.service import MerchantCredentials
+from shop.metrics import tell
 from shop.metrics.locks import LockMetrics
 from shop.orders.moves import Moves
 from shop.payments.desk import Desk
 from shop.payments.service import Payments
 from shop.payments.sweep import Sweeper
 from shop.webhooks import inbox
+
+log = structlog.get_logger("payonce.merchants")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +79,15 @@ def build_parts(
 ) -> Parts:
     """Choose an implementation of everything. What is given is taken instead of the usual one."""
     clock = clock or SystemClock()
-    if gateways is None:
-        gateways = _gateways(settings, clock)
     desk = Desk(
         settings=settings,
         clock=clock,
         lock=lock or _lock(settings),
-        gateways=FixedGateways({DEFAULT_MERCHANT: gateways}),
+        gateways=(
+            _rotating(settings, clock)
+            if gateways is None
+            else FixedGateways({DEFAULT_MERCHANT: gateways})
+        ),
         moves=moves or Moves(clock),
         watch=watch or ServiceWatch(),
     )
@@ -93,19 +107,44 @@ def _lock(settings: Settings) -> LeaseLock:
     return from_url(settings.lock_url, LockMetrics() if settings.metrics_folder else None)
 
 
-def _gateways(settings: Settings, clock: Clock) -> dict[str, Gateway]:
+def _rotating(settings: Settings, clock: Clock) -> Gateways:
+    """Every merchant's gateways. Raises SettingsError where the default one's cannot be used."""
+    made = RotatingGateways(
+        MerchantCredentials(settings), partial(make_gateways, settings, clock), told=_tell_rotation
+    )
+    try:
+        made.of(DEFAULT_MERCHANT)
+    except MerchantUnusable as error:
+        raise SettingsError(str(error.fields["trouble"])) from None
+    return made
+
+
+def make_gateways(
+    settings: Settings, clock: Clock, merchant: str, account: AccountSettings
+) -> dict[str, Gateway]:
+    """One merchant's gateways. Checks the keys (raises SettingsError); connects to nothing."""
     connect_ms, read_ms = settings.gateway_connect_timeout_ms, settings.gateway_read_timeout_ms
-    return {
-        "wechatpay": WeChatPay(
-            settings.wechatpay,
+    made: dict[str, Gateway] = {}
+    if account.wechatpay is not None:
+        made["wechatpay"] = WeChatPay(
+            account.wechatpay,
             connect_timeout_ms=connect_ms,
             read_timeout_ms=read_ms,
             clock=clock,
-        ),
-        "alipay": Alipay(
-            settings.alipay, connect_timeout_ms=connect_ms, read_timeout_ms=read_ms, clock=clock
-        ),
-    }
+        )
+    if account.alipay is not None:
+        made["alipay"] = Alipay(
+            account.alipay, connect_timeout_ms=connect_ms, read_timeout_ms=read_ms, clock=clock
+        )
+    return made
+
+
+def _tell_rotation(merchant: str, trouble: str) -> None:
+    tell.credentials_changed("refused" if trouble else "taken")
+    if trouble:
+        log.error("credentials_not_taken", merchant=merchant, trouble=trouble)
+    else:
+        log.info("credentials_taken", merchant=merchant)
 
 
 def parts() -> Parts:

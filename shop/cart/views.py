@@ -7,7 +7,7 @@ from shop.cart import service
 from shop.cart.models import QUANTITY_MAX
 from shop.members.session import require_member, sign_in_required
 from shop.orders.pricing import Quote
-from shop.orders.service import quote, short_of_stock
+from shop.orders.service import goods_by_seller, quote, short_of_stock
 from shop.pages.inputs import whole_number
 
 blueprint = Blueprint("cart", __name__)
@@ -20,10 +20,14 @@ def show() -> str:
     lines = service.contents(require_member().id)
     priced: Quote | None = None
     short: list[str] = []
+    apart: dict[str, str] = {}
     if lines:
         priced = quote([(line.product.id, line.quantity) for line in lines])
         short = short_of_stock(priced)
-    return render_template("cart/cart.html", quote=priced, short=short, quantity_max=QUANTITY_MAX)
+        apart = goods_by_seller(priced)
+    return render_template(
+        "cart/cart.html", quote=priced, short=short, apart=apart, quantity_max=QUANTITY_MAX
+    )
 
 
 @blueprint.post("/cart/items/<int(max=999999999999):product_id>")

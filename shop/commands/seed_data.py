@@ -29,6 +29,7 @@ DEMO_PRODUCTS: tuple[dict[str, str | int], ...] = (
         "description_en": "Powder-blue glaze, thrown by hand, with a spout that pours cleanly and"
         " stops without a drip. Holds 260 ml: tea for two or three.",
         "art": "teapot",
+        "line": "tea",
         "price_mode": "mixed",
         "price_fen": 16_800,
         "points_min": 0,
@@ -69,6 +70,7 @@ DEMO_PRODUCTS: tuple[dict[str, str | int], ...] = (
         "description_en": "Picked before the Qingming festival; sweet, with a note of chestnut. In"
         " a sealed tin with a small spoon.",
         "art": "tea",
+        "line": "tea",
         "price_mode": "cash",
         "price_fen": 8_800,
         "stock": 300,
@@ -107,6 +109,7 @@ DEMO_PRODUCTS: tuple[dict[str, str | int], ...] = (
         "description_en": "No flicker, four shades of light from candle to noon, and an arm that"
         " stays where you put it.",
         "art": "lamp",
+        "line": "devices",
         "price_mode": "mixed",
         "price_fen": 23_900,
         "points_min": 2_000,
@@ -121,6 +124,7 @@ DEMO_PRODUCTS: tuple[dict[str, str | int], ...] = (
         "description_en": "Forty hours on one charge, and cushions soft enough to wear with"
         " glasses.",
         "art": "headphones",
+        "line": "devices",
         "price_mode": "cash",
         "price_fen": 39_900,
         "stock": 150,

@@ -35,6 +35,14 @@ class PointsOutOfBounds(ShopError):
     hint = "Go back to the checkout and move the slider."
 
 
+class SeveralSellers(ShopError):
+    """These goods have different sellers and need an order each: {goods}."""
+
+    status = 422
+    code = "several-sellers"
+    hint = "Order them separately: leave only the goods of one seller in the cart."
+
+
 class PriceChanged(ShopError):
     """A price has changed since you looked at it. Nothing was ordered."""
 

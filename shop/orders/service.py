@@ -11,6 +11,7 @@ from shop import current
 from shop.cart import store as cart_store
 from shop.cart.models import QUANTITY_MAX
 from shop.catalog.errors import ProductNotFound
+from shop.catalog.models import PriceMode, Product
 from shop.catalog.store import products_by_id
 from shop.db import db, end_read, transaction
 from shop.errors import NotEnoughPoints, OrderNotFound, OutOfStock
@@ -19,6 +20,7 @@ from shop.orders.errors import (
     OrderEmpty,
     PriceChanged,
     QuantityOutOfBounds,
+    SeveralSellers,
     SubmitTokenMissing,
     SubmitTokenReused,
     TooManyLines,
@@ -59,6 +61,39 @@ def short_of_stock(priced: Quote) -> list[str]:
     return [line.product.sku for line in priced.lines if line.product.stock_on_hand < line.quantity]
 
 
+def merchant_for(priced: Quote) -> str:
+    """Whose accounts take the money for these goods, as the configuration says by product line.
+
+    Goods that cost points alone go with any others. Raises SeveralSellers.
+    """
+    sellers = sellers_of(priced)
+    if len(sellers) > 1:
+        raise SeveralSellers(**goods_by_seller(priced))
+    return next(iter(sellers), current.settings().merchant_default)
+
+
+def sellers_of(priced: Quote) -> dict[str, list[Product]]:
+    """The goods that cost cash, by the merchant that takes it."""
+    settings = current.settings()
+    found: dict[str, list[Product]] = {}
+    for line in priced.lines:
+        if line.product.price_mode != PriceMode.POINTS:
+            merchant = settings.merchant_lines.get(line.product.line, settings.merchant_default)
+            found.setdefault(merchant, []).append(line.product)
+    return found
+
+
+def goods_by_seller(priced: Quote) -> dict[str, str]:
+    """The goods of each seller together, in both languages; "" where there is but one seller."""
+    sellers = sellers_of(priced).values()
+    if len(sellers) < 2:
+        return {"goods": "", "goods_zh": ""}
+    return {
+        "goods": " | ".join(", ".join(one.name_en for one in goods) for goods in sellers),
+        "goods_zh": " | ".join("、".join(one.name_zh for one in goods) for goods in sellers),
+    }
+
+
 def place_order(
     member_id: int,
     items: Items,
@@ -72,8 +107,9 @@ def place_order(
 
     The cash is worked out from today's prices; where `price_tag` (`Quote.price_tag`, what the
     member saw) is given and differs, nothing is ordered (PriceChanged). Ordered from the cart, the
-    goods leave it in the same transaction. Raises further what `quote` raises, OutOfStock,
-    NotEnoughPoints, SubmitTokenMissing, and SubmitTokenReused where the token made another order.
+    goods leave it in the same transaction. Raises further what `quote` raises, SeveralSellers,
+    OutOfStock, NotEnoughPoints, SubmitTokenMissing, and SubmitTokenReused where the token made
+    another order.
     """
     if not 1 <= len(submit_token) <= SUBMIT_TOKEN_MAX or not (
         submit_token.isascii() and submit_token.isprintable()
@@ -141,10 +177,11 @@ def _place(
     if price_tag is not None and quote(items).price_tag != price_tag:
         raise PriceChanged()
     priced = quote(items, points)
+    merchant = merchant_for(priced)
     _require_stock(priced)
     if priced.points > points_service.available(member_id):
         raise NotEnoughPoints()
-    order = _new_order(member_id, priced, submit_token)
+    order = _new_order(member_id, priced, submit_token, merchant)
     db.session.add(order)
     db.session.flush()
     if from_cart:
@@ -166,12 +203,13 @@ def _require_stock(priced: Quote) -> None:
             raise OutOfStock(product=line.product.name_en, product_zh=line.product.name_zh)
 
 
-def _new_order(member_id: int, priced: Quote, submit_token: str) -> Order:
+def _new_order(member_id: int, priced: Quote, submit_token: str, merchant: str) -> Order:
     now = current.clock().now()
     return Order(
         code=order_code(now),
         member_id=member_id,
         submit_token=submit_token,
+        merchant=merchant,
         state="created",
         version=0,
         lock_fence=0,

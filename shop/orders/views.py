@@ -52,6 +52,7 @@ def checkout() -> str | Response:
         chosen = {**request.args.to_dict(), "token": fresh_uuid()}
         return redirect(f"{url_for('orders.checkout')}?{urlencode(chosen)}", 303)
     lowest = service.quote(items)
+    service.merchant_for(lowest)
     balance = points_service.available(member_id)
     suggested = max(lowest.points_min, min(balance, lowest.points_max))
     if first is not None and lowest.points_min <= first.points <= lowest.points_max:

@@ -249,6 +249,7 @@ def _fields_in_words(error: ShopError) -> dict[str, object]:
     if "choices" in words:
         names = (channel_name(one) for one in str(words["choices"]).split(", "))
         words["choices"] = gettext(", ").join(names)
-    if "product_zh" in words and str(get_locale()).startswith("zh"):
-        words["product"] = words["product_zh"]
+    if str(get_locale()).startswith("zh"):
+        for name in [one for one in words if one.endswith("_zh")]:
+            words[name.removesuffix("_zh")] = words[name]
     return words

@@ -13,8 +13,8 @@ from flask import Blueprint, redirect, request, session, url_for
 from werkzeug.wrappers import Response
 
 from shop.gateways.base import LoginRefused, PayerLogin, Product
-from shop.gateways.registry import UnknownMerchant
 from shop.members.session import sign_in_required
+from shop.merchants.errors import MerchantUnusable
 from shop.pages.device import current_device
 from shop.pages.local_urls import local_path
 from shop.payments.products import Device
@@ -89,7 +89,7 @@ def come_back() -> Response:
 def _login(merchant: str) -> PayerLogin | None:
     try:
         gateway = parts().desk.gateways.of(merchant).get(CHANNEL)
-    except UnknownMerchant:
+    except MerchantUnusable:
         return None
     if gateway is None or Product.JSAPI not in gateway.products:
         return None

@@ -6,6 +6,7 @@ is worked off later where the order's lease cannot be had at once; it is acknowl
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from sqlalchemy import delete, func, insert, select, update
@@ -39,16 +40,24 @@ _KEPT_HEADERS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """A merchant's account at a gateway: at whose address a callback came in."""
+
+    channel: str
+    merchant: str
+
+
 def store_verified(
-    desk: Desk, channel: str, notice: Notice, headers: Mapping[str, str], body: bytes
+    desk: Desk, account: Account, notice: Notice, headers: Mapping[str, str], body: bytes
 ) -> int:
-    """Store a verified notice, once per (channel, notice_id); the row's id is returned.
+    """Store a verified notice, once per account and notice_id; the row's id is returned.
 
     Raises what the database raises where it cannot be stored: then it must not be acknowledged.
     """
     now = desk.clock.now()
     values = {
-        "channel": channel,
+        **asdict(account),
         "notice_id": notice.notice_id,
         "state": "verified",
         "out_trade_no": notice.out_trade_no[:64],
@@ -63,11 +72,15 @@ def store_verified(
     try:
         return transaction(lambda: inserted_id(insert(StoredNotice).values(**values)))
     except IntegrityError:
-        return transaction(lambda: _count_again(channel, notice.notice_id))
+        return transaction(lambda: _count_again(account, notice.notice_id))
 
 
-def _count_again(channel: str, notice_id: str) -> int:
-    same = (StoredNotice.channel == channel, StoredNotice.notice_id == notice_id)
+def _count_again(account: Account, notice_id: str) -> int:
+    same = (
+        StoredNotice.channel == account.channel,
+        StoredNotice.merchant == account.merchant,
+        StoredNotice.notice_id == notice_id,
+    )
     changed_rows(
         update(StoredNotice).where(*same).values(received_count=StoredNotice.received_count + 1)
     )
@@ -75,12 +88,12 @@ def _count_again(channel: str, notice_id: str) -> int:
 
 
 def store_refused(
-    desk: Desk, channel: str, refusal: NoticeRefused, headers: Mapping[str, str], body: bytes
+    desk: Desk, account: Account, refusal: NoticeRefused, headers: Mapping[str, str], body: bytes
 ) -> None:
     """Record a callback that was not believed, within bounds. It moves nothing."""
     log.error(
         "notice_refused",
-        channel=channel,
+        **asdict(account),
         reason=refusal.reason,
         detail=refusal.detail,
         out_trade_no=refusal.out_trade_no,
@@ -98,7 +111,7 @@ def store_refused(
             return
         db.session.execute(
             insert(StoredNotice).values(
-                channel=channel,
+                **asdict(account),
                 state="refused",
                 outcome=refusal.reason,
                 detail=refusal.detail[:1_000],
@@ -125,13 +138,17 @@ def apply_stored(desk: Desk, row_id: int, *, actor: str, wait_ms: int) -> str:
     if row.state != "verified" or row.content is None:
         return row.state
     notice = content.load(row.content)
+    attempt = store.fresh_attempt(notice.out_trade_no)
+    if attempt is not None and attempt.merchant != row.merchant:
+        # Whatever it tells of: one merchant's keys vouch for nothing of another's.
+        return transaction(lambda: _finish(desk, row_id, Applied.WRONG_MERCHANT))
     if notice.kind is not NoticeKind.PAYMENT or notice.outcome is not Outcome.SUCCEEDED:
         return transaction(lambda: _note(desk, row_id, notice))
-    attempt = store.fresh_attempt(notice.out_trade_no)
     if attempt is None:
         return transaction(lambda: _finish(desk, row_id, Applied.UNKNOWN_TRADE))
     money = Money(
         channel=row.channel,
+        merchant=row.merchant,
         out_trade_no=notice.out_trade_no,
         transaction_id=notice.transaction_id or "",
         amount_fen=notice.amount_fen if notice.amount_fen is not None else -1,

@@ -13,13 +13,14 @@ class StoredNotice(Model):
 
     `verified`: believed, waiting to be applied. `applied`: done, `outcome` says what it did.
     `refused`: not believed, or contradicting the books; `outcome` says why. Refused ones whose
-    signature failed have no `notice_id`, as it could be anybody's word. `content` is what was read
-    from a verified one (decrypted), as `content.dump` writes it.
+    signature failed have no `notice_id`, as it could be anybody's word. `merchant` is the one at
+    whose address it came in, and by whose keys it was judged. `content` is what was read from a
+    verified one (decrypted), as `content.dump` writes it.
     """
 
     __tablename__ = "notices"
     __table_args__ = (
-        UniqueConstraint("channel", "notice_id"),
+        UniqueConstraint("channel", "merchant", "notice_id"),
         CheckConstraint("state IN ('verified', 'applied', 'refused')", name="state"),
         CheckConstraint("channel IN ('wechatpay', 'alipay')", name="channel"),
         Index("ix_notices_state_due_at", "state", "due_at"),
@@ -27,6 +28,7 @@ class StoredNotice(Model):
 
     id: Mapped[int] = mapped_column(BigInt, primary_key=True)
     channel: Mapped[str] = mapped_column(String(16))
+    merchant: Mapped[str] = mapped_column(String(32), default="default", server_default="default")
     notice_id: Mapped[str | None] = mapped_column(String(128))
     state: Mapped[str] = mapped_column(String(16))
     outcome: Mapped[str | None] = mapped_column(String(64))

@@ -26,7 +26,7 @@ from tests.shopkit import ShopKit, order_state
 pytestmark = pytest.mark.faults
 
 SUBMIT_TOKEN = ("orders", "uq_orders_member_id_submit_token")
-NOTICE_ID = ("notices", "uq_notices_channel_notice_id")
+NOTICE_ID = ("notices", "uq_notices_channel_merchant_notice_id")
 REQUEST_NO = ("payment_requests", "uq_payment_requests_client_request_no")
 TRANSACTION_ID = ("payment_attempts", "uq_payment_attempts_channel_transaction_id")
 
@@ -99,6 +99,7 @@ def book_one_transaction_twice_at_once(shop: GuardedShop, transaction_id: str) -
         ).one()
         money = Money(
             channel="wechatpay",
+            merchant="default",
             out_trade_no=number,
             transaction_id=transaction_id,
             amount_fen=900,
@@ -145,7 +146,14 @@ def store_twice(shop: GuardedShop, notice_id: str) -> tuple[int, int]:
         amount_fen=900,
     )
     first, second = (
-        inbox.store_verified(shop.parts.desk, "wechatpay", notice, {}, b"{}") for _ in range(2)
+        inbox.store_verified(
+            shop.parts.desk,
+            inbox.Account(channel="wechatpay", merchant="default"),
+            notice,
+            {},
+            b"{}",
+        )
+        for _ in range(2)
     )
     return first, second
 

@@ -173,6 +173,7 @@ class Buyer:
         ]
         money = Money(
             channel=attempt.channel,
+            merchant=attempt.merchant,
             out_trade_no=number,
             transaction_id=charge["transaction_id"],
             amount_fen=charge["amount_fen"],

@@ -310,6 +310,7 @@ def test_money_that_contradicts_the_books_moves_nothing(buyer: Buyer) -> None:
     number = buyer.number(code)
     good = {
         "channel": "wechatpay",
+        "merchant": "default",
         "out_trade_no": number,
         "transaction_id": f"t-{number}",
         "amount_fen": 900,
@@ -320,6 +321,7 @@ def test_money_that_contradicts_the_books_moves_nothing(buyer: Buyer) -> None:
         ({"amount_fen": 1}, Applied.AMOUNT_DIFFERS),
         ({"currency": "USD"}, Applied.AMOUNT_DIFFERS),
         ({"channel": "alipay"}, Applied.CHANNEL_DIFFERS),
+        ({"merchant": "another"}, Applied.WRONG_MERCHANT),
         ({"out_trade_no": "nobody"}, Applied.UNKNOWN_TRADE),
     ):
         money = Money(**{**good, **change}, paid_at=None, cause="a test")  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Merchants: whose accounts at the gateways take the money for which goods."""

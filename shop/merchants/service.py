@@ -1,0 +1,188 @@
+"""Where merchants' credentials are, and what an operator does about them.
+
+A merchant is found in this order: the default one by the environment, others by their file in
+MERCHANTS_DIR, then by their row in the database.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy.exc import IntegrityError
+
+from config.merchants import (
+    DEFAULT,
+    AccountSettings,
+    default_variables,
+    files_named,
+    is_merchant_name,
+    load_account,
+    look_of,
+    merchant_file,
+    merchants_in,
+    read_merchant_file,
+)
+from config.settings import Settings, SettingsError
+from shop.clock import Clock
+from shop.db import end_read, transaction
+from shop.gateways.registry import Credentials
+from shop.merchants import store
+from shop.merchants.cipher import seal, unseal
+from shop.merchants.errors import UnknownMerchant
+
+ENVIRONMENT, FILE, DATABASE = "environment", "file", "database"
+
+
+class MerchantRefused(Exception):
+    """An operator's wish that cannot be done; the text says why, and how to mend it."""
+
+
+class MerchantCredentials(Credentials[AccountSettings]):
+    """The credentials of all merchants, as they are now."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def stamp(self, merchant: str) -> Hashable:
+        """See `Credentials`: what the files look like, or the version of the row."""
+        path = merchant_file(self._settings.merchants_dir, merchant)
+        if path is None and merchant != DEFAULT:
+            version = store.version_of(merchant) if is_merchant_name(merchant) else None
+            if version is None:
+                raise UnknownMerchant(merchant=merchant)
+            return (DATABASE, version)
+        before = look_of(path) if path is not None else ()
+        try:
+            files = files_named(self._variables(merchant, path))
+        except SettingsError as error:
+            return (FILE, before, str(error))
+        return (FILE, before, tuple(look_of(one) for one in files))
+
+    def read(self, merchant: str) -> AccountSettings:
+        """See `Credentials`. Raises SettingsError."""
+        path = merchant_file(self._settings.merchants_dir, merchant)
+        if path is not None or merchant == DEFAULT:
+            return load_account(self._variables(merchant, path))
+        sealed = store.sealed_of(merchant)
+        if sealed is None:
+            raise UnknownMerchant(merchant=merchant)
+        return unseal(self._settings.credentials_keys, merchant, sealed)
+
+    def _variables(self, merchant: str, path: Path | None) -> dict[str, str]:
+        if merchant == DEFAULT:
+            settings = self._settings
+            return default_variables(settings.gateway_variables, settings.merchants_dir)
+        if path is None:
+            raise UnknownMerchant(merchant=merchant)
+        return read_merchant_file(path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """One merchant in the list: where its credentials are, and which goods it sells."""
+
+    name: str
+    source: str
+    lines: tuple[str, ...]
+    updated_at: datetime | None = None
+
+
+def merchants(settings: Settings) -> list[Listed]:
+    """All merchants, the default one first. One with a file and a row is listed by its file."""
+    end_read()
+    rows = {row.name: row.updated_at for row in store.accounts()}
+    end_read()
+    files = [name for name in merchants_in(settings.merchants_dir) if name != DEFAULT]
+    source = dict.fromkeys(rows, DATABASE) | dict.fromkeys(files, FILE)
+    names = [DEFAULT, *sorted(source)]
+    return [
+        Listed(
+            name=name,
+            source=source.get(name, ENVIRONMENT),
+            lines=_lines_of(settings, name),
+            updated_at=rows.get(name) if source.get(name) == DATABASE else None,
+        )
+        for name in names
+    ]
+
+
+def nobodys(settings: Settings) -> list[str]:
+    """Merchants that the configuration sends goods to, and that do not exist."""
+    known = {one.name for one in merchants(settings)}
+    wanted = {settings.merchant_default, *settings.merchant_lines.values()}
+    return sorted(wanted - known)
+
+
+def store_account(
+    settings: Settings, clock: Clock, name: str, account: AccountSettings, *, replace: bool
+) -> None:
+    """Seal an account into the database. Raises MerchantRefused, SettingsError."""
+    if not is_merchant_name(name) or name == DEFAULT:
+        raise MerchantRefused(
+            f"{name!r} cannot be the name of a stored merchant: give 1 to 32 small letters, digits "
+            f"and hyphens, and not {DEFAULT}, which the environment configures."
+        )
+    if merchant_file(settings.merchants_dir, name) is not None:
+        raise MerchantRefused(
+            f"{name} has a file in MERCHANTS_DIR, which would hide the row: change or remove it."
+        )
+    sealed, now = seal(settings.credentials_keys, name, account), clock.now()
+    if replace:
+        if not transaction(lambda: store.replace_account(name, sealed, now)):
+            raise MerchantRefused(f"There is no stored merchant {name}: leave --replace out.")
+        return
+    try:
+        transaction(lambda: store.insert_account(name, sealed, now))
+    except IntegrityError:
+        raise MerchantRefused(
+            f"There is a stored merchant {name} already: add --replace to give it new keys."
+        ) from None
+
+
+def remove_account(settings: Settings, clock: Clock, name: str) -> None:
+    """Forget a stored merchant's credentials; its orders and payments stay in the books.
+
+    Raises MerchantRefused while its gateways must still be asked of a payment, while orders can
+    still be paid to it, and while the configuration sends goods to it.
+    """
+    wanted = {settings.merchant_default, *settings.merchant_lines.values()}
+    if name in wanted:
+        raise MerchantRefused(
+            f"{name} is to be paid for goods: change MERCHANT_LINES or MERCHANT_DEFAULT first."
+        )
+
+    def work() -> bool:
+        payments = store.payments_under_way(name)
+        orders = store.unpaid_orders(name, clock.now())
+        if payments or orders:
+            raise MerchantRefused(
+                f"{name} has {payments} payment(s) under way and {orders} order(s) to be paid: "
+                "wait until they are done; the sweeper ends what is over."
+            )
+        return store.delete_account(name)
+
+    if not transaction(work):
+        raise MerchantRefused(f"There is no stored merchant {name}: see `merchants list`.")
+
+
+def seal_again(settings: Settings, clock: Clock) -> list[str]:
+    """Seal every stored account with the first of the keys; their names. Raises SettingsError
+    where one does not open, and then changes none."""
+
+    def work() -> list[str]:
+        done = []
+        for row in store.accounts():
+            account = unseal(settings.credentials_keys, row.name, row.sealed)
+            sealed = seal(settings.credentials_keys, row.name, account)
+            if not store.replace_account(row.name, sealed, clock.now(), version=row.version):
+                raise MerchantRefused(f"{row.name} was changed meanwhile: run it again.")
+            done.append(row.name)
+        return done
+
+    return transaction(work)
+
+
+def _lines_of(settings: Settings, name: str) -> tuple[str, ...]:
+    lines = [line for line, merchant in settings.merchant_lines.items() if merchant == name]
+    return tuple([*sorted(lines), *(["(all other)"] if settings.merchant_default == name else [])])
