@@ -125,6 +125,22 @@ WECHATPAY_REFUND_QUERY: Final = _table(
     }
 )
 
+WECHATPAY_BILL: Final = _table(
+    {
+        # There is none, as a rule because nothing was traded. While it may still be made, the
+        # caller reads it as PENDING.
+        "NO_STATEMENT_EXIST": FAILED,
+        "STATEMENT_CREATING": PENDING,
+        "PARAM_ERROR": UNKNOWN,
+        "INVALID_REQUEST": UNKNOWN,
+        "SIGN_ERROR": UNKNOWN,
+        "NO_AUTH": UNKNOWN,
+        "FREQUENCY_LIMITED": UNKNOWN,
+        "SYSTEM_ERROR": UNKNOWN,
+        "SERVICE_UNAVAILABLE": UNKNOWN,
+    }
+)
+
 WECHATPAY_TRADE_STATES: Final = _table(
     {
         "SUCCESS": SUCCEEDED,

@@ -1,21 +1,22 @@
-"""WeChat Pay (APIv3, Native QR) as a `Gateway`."""
+"""WeChat Pay (APIv3: Native, JSAPI, H5) as a `Gateway`."""
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from datetime import date
+from typing import Any, BinaryIO, Final
 
 from config.settings import WeChatPaySettings
 from shop.clock import Clock
 from shop.gateways import outcomes
 from shop.gateways.base import (
     Acknowledgement,
+    BillResult,
     CloseResult,
     Gateway,
-    GatewayFault,
     HandOver,
     Notice,
     Outcome,
+    PayerLogin,
     PrepayRequest,
     PrepayResult,
     Product,
@@ -28,16 +29,20 @@ from shop.gateways.reading import (
     BadField,
     china_time,
     cut_utf8,
-    fault,
     identifier,
     our_number,
     read_amount,
     rfc3339_utc,
 )
-from shop.gateways.transport import Transport, TransportFault
-from shop.gateways.wechatpay_envelope import EnvelopeRefused
+from shop.gateways.replies import Reply, bad_answer, looked_up, prepay_refused, query_refused
+from shop.gateways.transport import Transport
+from shop.gateways.wechat_openid import WeChatLogin
+from shop.gateways.wechatpay_answers import ask
+from shop.gateways.wechatpay_bill import download_bill
 from shop.gateways.wechatpay_notice import read_wechatpay_notice
-from shop.gateways.wechatpay_wire import build_library, read_json
+from shop.gateways.wechatpay_products import hand_over, parameters, ticket_name, ticket_of
+from shop.gateways.wechatpay_refunds import read_refund
+from shop.gateways.wechatpay_wire import build_library, new_nonce
 
 MAX_DESCRIPTION_BYTES: Final = 127
 """Native prepay, `description`: 127. Whether of bytes or characters the page does not say; bytes
@@ -46,27 +51,11 @@ are safe under either reading."""
 MAX_REASON_BYTES: Final = 80
 """Refund, `reason`: 80, counted likewise."""
 
-MAX_CODE_URL: Final = 512
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Reply:
-    """One answer: `ok` for a believed 2xx, else `fault`, whose code the tables know or not.
-
-    `conclusive` is False where the code, if any, must not be looked up (5xx, 429, no answer).
-    """
-
-    status: int = 0
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    fault: GatewayFault | None = None
-    conclusive: bool = False
-
 
 class WeChatPay(Gateway):
-    """One merchant at WeChat Pay, in public-key mode. Thread-safe."""
+    """One merchant at WeChat Pay, in public-key or certificate mode, or both. Thread-safe."""
 
     channel = "wechatpay"
-    products = frozenset({Product.NATIVE})
 
     def __init__(
         self,
@@ -75,76 +64,82 @@ class WeChatPay(Gateway):
         connect_timeout_ms: int,
         read_timeout_ms: int,
         clock: Clock,
+        nonce: Callable[[], str] = new_nonce,
     ) -> None:
         """Check the keys (raises SettingsError naming what is wrong); connects to nothing."""
+        self.products = frozenset(Product(name) for name in settings.products)
+        self.payer_login: PayerLogin | None = None
         self._settings = settings
         self._clock = clock
         transport = Transport(
             connect_timeout_ms=connect_timeout_ms, read_timeout_ms=read_timeout_ms
         )
-        self._library, self._wire = build_library(settings, transport, clock)
+        if Product.JSAPI in self.products:
+            self.payer_login = WeChatLogin(settings, transport)
+        self._library, self._wire = build_library(settings, transport, clock, nonce)
 
     def prepay(self, request: PrepayRequest) -> PrepayResult:
-        """See `Gateway`. POST /v3/pay/transactions/native."""
-        _require(request.product)
+        """See `Gateway`. POST /v3/pay/transactions/{native,jsapi,h5}.
+
+        Raises ValueError also for JSAPI without an openid, and H5 without the payer's address.
+        """
+        self._require(request.product)
         number = our_number(request.out_trade_no)
-        reply = _ask(
+        given = parameters(request)
+        reply = ask(
             lambda: self._library.pay(
                 description=cut_utf8(request.subject, MAX_DESCRIPTION_BYTES) or number,
                 out_trade_no=number,
                 amount={"total": request.amount_fen, "currency": "CNY"},
                 time_expire=china_time(request.expires_at).isoformat(),
                 notify_url=request.notify_url,
+                **given,
             )
         )
         if reply.fault is not None:
-            outcome = Outcome.UNKNOWN
-            if reply.conclusive:
-                outcome = outcomes.prepay_refusal(
-                    outcomes.WECHATPAY_PREPAY,
-                    reply.fault.code,
-                    expires_at=request.expires_at,
-                    now=self._clock.now(),
-                )
-            return PrepayResult(outcome=outcome, fault=reply.fault)
-        code_url = reply.fields.get("code_url")
-        if not isinstance(code_url, str) or not 0 < len(code_url) <= MAX_CODE_URL:
-            return PrepayResult(outcome=Outcome.UNKNOWN, fault=_bad_answer("no code_url"))
-        return PrepayResult(outcome=Outcome.SUCCEEDED, ticket=code_url)
+            return prepay_refused(
+                outcomes.WECHATPAY_PREPAY,
+                reply,
+                expires_at=request.expires_at,
+                now=self._clock.now(),
+            )
+        name = ticket_name(request.product)
+        ticket = ticket_of(request.product, reply.fields.get(name))
+        if ticket is None:
+            return PrepayResult(outcome=Outcome.UNKNOWN, fault=bad_answer(f"no {name}"))
+        return PrepayResult(outcome=Outcome.SUCCEEDED, ticket=ticket)
 
     def hand_over(self, product: Product, ticket: str, *, return_url: str = "") -> HandOver:
         """See `Gateway`."""
-        _require(product)
-        return HandOver(qr_text=ticket)
+        self._require(product)
+        return hand_over(product, ticket, return_url=return_url, bridge_call=self._bridge_call)
 
     def query(self, out_trade_no: str) -> QueryResult:
         """See `Gateway`. GET /v3/pay/transactions/out-trade-no/{out_trade_no}."""
         number = our_number(out_trade_no)
-        reply = _ask(lambda: self._library.query(out_trade_no=number))
+        reply = ask(lambda: self._library.query(out_trade_no=number))
         return self._read_query(reply, "out_trade_no", number)
 
     def query_transaction(self, transaction_id: str) -> QueryResult:
         """See `Gateway`. GET /v3/pay/transactions/id/{transaction_id}."""
         number = our_number(transaction_id)
-        reply = _ask(lambda: self._library.query(transaction_id=number))
+        reply = ask(lambda: self._library.query(transaction_id=number))
         return self._read_query(reply, "transaction_id", number)
 
-    def _read_query(self, reply: _Reply, asked_by: str, number: str) -> QueryResult:
+    def _read_query(self, reply: Reply, asked_by: str, number: str) -> QueryResult:
         if reply.fault is not None:
-            outcome = _looked_up(outcomes.WECHATPAY_QUERY, reply)
-            exists = outcome is not Outcome.PENDING
-            return QueryResult(outcome=outcome, exists=exists, fault=reply.fault)
+            return query_refused(outcomes.WECHATPAY_QUERY, reply)
         try:
             return self._read_transaction(reply.fields, asked_by, number)
         except BadField as error:
-            return QueryResult(outcome=Outcome.UNKNOWN, fault=_bad_answer(error))
+            return QueryResult(outcome=Outcome.UNKNOWN, fault=bad_answer(error))
 
     def close(self, out_trade_no: str) -> CloseResult:
         """See `Gateway`. POST /v3/pay/transactions/out-trade-no/{out_trade_no}/close."""
         number = our_number(out_trade_no)
-        reply = _ask(lambda: self._library.close(out_trade_no=number))
+        reply = ask(lambda: self._library.close(out_trade_no=number))
         if reply.fault is not None:
-            outcome = _looked_up(outcomes.WECHATPAY_CLOSE, reply)
+            outcome = looked_up(outcomes.WECHATPAY_CLOSE, reply)
             return CloseResult(outcome=outcome, fault=reply.fault)
         return CloseResult(outcome=Outcome.SUCCEEDED)
 
@@ -152,7 +147,7 @@ class WeChatPay(Gateway):
         """See `Gateway`. POST /v3/refund/domestic/refunds; an accepted refund is PENDING."""
         trade, number = our_number(request.out_trade_no), our_number(request.out_refund_no)
         amount = {"refund": request.refund_fen, "total": request.total_fen, "currency": "CNY"}
-        reply = _ask(
+        reply = ask(
             lambda: self._library.refund(
                 out_refund_no=number,
                 out_trade_no=trade,
@@ -161,8 +156,12 @@ class WeChatPay(Gateway):
                 notify_url=request.notify_url,
             )
         )
-        return self._read_refund(
-            reply, outcomes.WECHATPAY_REFUND, trade, number, refund_fen=request.refund_fen
+        return read_refund(
+            reply,
+            outcomes.WECHATPAY_REFUND,
+            trade=trade,
+            number=number,
+            refund_fen=request.refund_fen,
         )
 
     def query_refund(self, out_trade_no: str, out_refund_no: str) -> RefundResult:
@@ -171,8 +170,12 @@ class WeChatPay(Gateway):
         UNKNOWN with `RESOURCE_NOT_EXISTS`: never accepted; ask again under the same number.
         """
         trade, number = our_number(out_trade_no), our_number(out_refund_no)
-        reply = _ask(lambda: self._library.query_refund(out_refund_no=number))
-        return self._read_refund(reply, outcomes.WECHATPAY_REFUND_QUERY, trade, number)
+        reply = ask(lambda: self._library.query_refund(out_refund_no=number))
+        return read_refund(reply, outcomes.WECHATPAY_REFUND_QUERY, trade=trade, number=number)
+
+    def download_bill(self, day: date, into: BinaryIO) -> BillResult:
+        """See `Gateway`. GET /v3/bill/tradebill, then the file that it names: CSV in UTF-8."""
+        return download_bill(self._library, self._wire, day=day, into=into, now=self._clock.now())
 
     def read_notice(self, headers: Mapping[str, str], body: bytes) -> Notice:
         """See `Gateway`. `body` must be the raw bytes of the request."""
@@ -221,77 +224,18 @@ class WeChatPay(Gateway):
             paid_at=rfc3339_utc(fields.get("success_time")),
         )
 
-    def _read_refund(
-        self,
-        reply: _Reply,
-        table: outcomes.Table,
-        trade: str,
-        number: str,
-        *,
-        refund_fen: int | None = None,
-    ) -> RefundResult:
-        if reply.fault is not None:
-            return RefundResult(outcome=_looked_up(table, reply), fault=reply.fault)
-        fields = reply.fields
-        try:
-            if fields.get("out_refund_no") != number or fields.get("out_trade_no") != trade:
-                raise BadField("the answer is about another refund")
-            if (
-                refund_fen is not None
-                and read_amount(fields, "refund", currency="CNY")[0] != refund_fen
-            ):
-                raise BadField("the answer is about another amount")
-            status, refund_id = identifier(fields, "status"), identifier(fields, "refund_id")
-            if status not in outcomes.WECHATPAY_REFUND_STATES:
-                raise BadField(f"status {status!r} is not known")
-        except BadField as error:
-            return RefundResult(outcome=Outcome.UNKNOWN, fault=_bad_answer(error))
-        outcome = outcomes.WECHATPAY_REFUND_STATES[status]
-        stuck = status in {"ABNORMAL", "CLOSED"}
-        return RefundResult(
-            outcome=outcome,
-            refund_id=refund_id,
-            status=status,
-            fault=fault(status, "see the merchant portal") if stuck else None,
-        )
+    def _bridge_call(self, package: str) -> dict[str, str]:
+        """The parameters of `getBrandWCPayRequest`, signed (APIv3, "JSAPI调起支付")."""
+        timestamp, nonce = str(int(self._clock.now().timestamp())), self._wire.nonce()
+        return {
+            "appId": self._settings.appid,
+            "timeStamp": timestamp,
+            "nonceStr": nonce,
+            "package": package,
+            "signType": "RSA",
+            "paySign": self._library.sign([self._settings.appid, timestamp, nonce, package]),
+        }
 
-
-def _require(product: Product) -> None:
-    if product not in WeChatPay.products:
-        raise ValueError(f"{product} is not a product of this merchant")
-
-
-def _ask(call: Callable[[], tuple[int, bytes]]) -> _Reply:
-    """Make one call. What the gateway or the network did never raises."""
-    try:
-        status, body = call()
-        if status == 204:
-            return _Reply(status=status)
-        if status == 200:
-            return _Reply(status=status, fields=read_json(body))
-        return _refusal(status, body)
-    except EnvelopeRefused as error:
-        return _Reply(fault=fault("bad_signature", error))
-    except TransportFault as error:
-        return _Reply(fault=fault(error.code, error.detail))
-
-
-def _refusal(status: int, body: bytes) -> _Reply:
-    """An answer other than 200 or 204. It is unsigned by rule, so TLS alone vouches for it."""
-    try:
-        fields = read_json(body)
-        told = fault(identifier(fields, "code"), fields.get("message", ""))
-    except (TransportFault, BadField):
-        code = "server_error" if status >= 500 else "bad_answer"
-        return _Reply(status=status, fault=fault(code, f"HTTP {status} without an error code"))
-    return _Reply(status=status, fault=told, conclusive=400 <= status < 500 and status != 429)
-
-
-def _looked_up(table: outcomes.Table, reply: _Reply) -> Outcome:
-    if reply.fault is None or not reply.conclusive:
-        return Outcome.UNKNOWN
-    return outcomes.outcome_of(table, reply.fault.code)
-
-
-def _bad_answer(detail: object) -> GatewayFault:
-    return fault("bad_answer", detail)
+    def _require(self, product: Product) -> None:
+        if product not in self.products:
+            raise ValueError(f"{product} is not a product of this merchant")
