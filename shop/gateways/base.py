@@ -8,9 +8,9 @@ may turn it into `FAILED`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, runtime_checkable
 
 
 class Outcome(StrEnum):
@@ -31,7 +31,8 @@ class GatewayFault:
 
     `code` is the gateway's error code (`ORDER_NOT_EXIST`, `ACQ.TRADE_NOT_EXIST`) or,
     where there was no readable answer, one of ours in lower case: `timeout`,
-    `unreachable`, `bad_signature`, `bad_answer`, `server_error`.
+    `unreachable`, `bad_signature`, `bad_answer`, `server_error`, `no_certificates`
+    (nothing to verify an answer by, so nothing was asked).
     """
 
     code: str
@@ -308,6 +309,14 @@ class Gateway(Protocol):
 
     def query_refund(self, out_trade_no: str, out_refund_no: str) -> RefundResult:
         """Ask what became of a refund."""
+        ...
+
+    def download_bill(self, day: date, into: BinaryIO) -> BillResult:
+        """Write the gateway's list of a day's payments and refunds (a day in China) to `into`.
+
+        CSV in UTF-8, in pieces as it comes: whatever was written is to be thrown away unless the
+        result is SUCCEEDED. Takes minutes at most. Raises only what `into` raises.
+        """
         ...
 
     def read_notice(self, headers: Mapping[str, str], body: bytes) -> Notice:

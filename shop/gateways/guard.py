@@ -22,10 +22,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from datetime import date
+from typing import BinaryIO, Final
 
 from shop.gateways.base import (
     Acknowledgement,
+    BillResult,
     Cancelling,
     CancelResult,
     CloseResult,
@@ -158,6 +160,15 @@ class Guard(Gateway):
             lambda: self._gateway.query_refund(out_trade_no, out_refund_no),
             _no_refund,
             again=failed_harmlessly,
+        )
+
+    def download_bill(self, day: date, into: BinaryIO) -> BillResult:
+        """See `Gateway`. Never repeated: a part may be written."""
+        return self._call(
+            "download_bill",
+            lambda: self._gateway.download_bill(day, into),
+            lambda fault: BillResult(outcome=Outcome.UNKNOWN, fault=fault),
+            again=never,
         )
 
     def hand_over(self, product: Product, ticket: str, *, return_url: str = "") -> HandOver:
