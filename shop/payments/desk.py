@@ -19,6 +19,7 @@ from shop.locking.notes import note_degraded
 from shop.locking.service import begin_first
 from shop.locking.store import Epoch, current_epoch
 from shop.locking.watch import ServiceWatch
+from shop.merchants.errors import UnknownMerchant
 from shop.orders.moves import Claim, Moves
 from shop.payments import store
 from shop.payments.models import PaymentAttempt
@@ -185,8 +186,12 @@ class Desk:
         return self.clock.now() + timedelta(milliseconds=self.settings.sweep_first_ms)
 
     def gateway_of(self, attempt: PaymentAttempt) -> Gateway:
-        """The gateway that an attempt was begun at. Raises UnknownMerchant."""
-        return self.gateways.of(attempt.merchant)[attempt.channel]
+        """The gateway that an attempt was begun at. Raises MerchantUnusable."""
+        try:
+            return self.gateways.of(attempt.merchant)[attempt.channel]
+        except KeyError:
+            # The merchant gave up this account; its payments must be asked after all the same.
+            raise UnknownMerchant(merchant=attempt.merchant) from None
 
     def return_url(self, order_code: str) -> str:
         """Where a gateway sends the member's browser after paying; coming there proves nothing."""

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 
 from shop.db import changed_rows, db
 from shop.locking.models import LockEpoch
@@ -106,17 +106,24 @@ class DueAttempt:
     out_trade_no: str
     order_code: str
     channel: str
+    merchant: str
     asked_count: int
     due_at: datetime
     expires_at: datetime
 
+    @property
+    def account(self) -> tuple[str, str]:
+        """Whom to ask: channel and merchant."""
+        return (self.channel, self.merchant)
 
-def due_attempts(now: datetime, limit: int, *, but_not: Collection[str] = ()) -> list[DueAttempt]:
+
+def due_attempts(
+    now: datetime, limit: int, *, but_not: Collection[tuple[str, str]] = ()
+) -> list[DueAttempt]:
     """Attempts that shall be asked after by now, the most overdue first: the open ones, and those
     that ended while their code could still be scanned.
 
-
-    Those on the channels `but_not` are left out.
+    Those of the accounts `but_not` (channel and merchant) are left out.
     """
     rows = db.session.execute(
         select(
@@ -124,13 +131,17 @@ def due_attempts(now: datetime, limit: int, *, but_not: Collection[str] = ()) ->
             PaymentAttempt.out_trade_no,
             PaymentAttempt.order_code,
             PaymentAttempt.channel,
+            PaymentAttempt.merchant,
             PaymentAttempt.asked_count,
             PaymentAttempt.due_at,
             PaymentAttempt.expires_at,
         )
         .where(
             PaymentAttempt.due_at <= now,
-            PaymentAttempt.channel.not_in(but_not),
+            *(
+                or_(PaymentAttempt.channel != channel, PaymentAttempt.merchant != merchant)
+                for channel, merchant in but_not
+            ),
         )
         .order_by(PaymentAttempt.due_at)
         .limit(limit)

@@ -60,7 +60,7 @@ class Sweeper:
         self._desk = desk
         self._due_notices = due_notices
         self._work_off = work_off
-        self._away_since: dict[str, datetime] = {}
+        self._away_since: dict[tuple[str, str], datetime] = {}
         self._closed_up_to = 0
 
     def run_once(self) -> Round:
@@ -71,18 +71,18 @@ class Sweeper:
         end_read()
         now = self._desk.clock.now()
         for due in store.due_attempts(now, BATCH, but_not=self._away(now)):
-            if due.channel not in self._away(self._desk.clock.now()):
+            if due.account not in self._away(self._desk.clock.now()):
                 done.attempts += self._safely(done, partial(self._look_at, due))
         for code in self._expired():
             done.orders += self._safely(done, partial(self._close, code))
         end_read()
         return done
 
-    def _away(self, now: datetime) -> list[str]:
-        """Channels whose gateway did not answer a moment ago: each question would cost the whole
-        time-out again, and everything else would wait for it."""
+    def _away(self, now: datetime) -> list[tuple[str, str]]:
+        """Accounts (channel, merchant) whose gateway did not answer a moment ago: each question
+        would cost the whole time-out again, and everything else would wait for it."""
         rest = timedelta(seconds=AWAY_REST_S)
-        return [channel for channel, at in self._away_since.items() if at <= now < at + rest]
+        return [account for account, at in self._away_since.items() if at <= now < at + rest]
 
     def _expired(self) -> list[str]:
         """The next expired orders, going round: one that cannot be closed holds up no other."""
@@ -117,7 +117,7 @@ class Sweeper:
                 return
             how = self._ask(claim, fresh)
             if how is Resolution.AWAY:
-                self._away_since[due.channel] = desk.clock.now()
+                self._away_since[due.account] = desk.clock.now()
             log.info(
                 "asked_gateway",
                 out_trade_no=due.out_trade_no,
