@@ -64,7 +64,10 @@ def page_address(wire: Wire, product: Product, ticket: str, return_url: str) -> 
     Raises ValueError for what is no ticket of this product.
     """
     method, product_code = METHODS[product]
-    made: Any = json.loads(ticket)
+    try:
+        made: Any = json.loads(ticket)
+    except ValueError:
+        made = None
     content = made.get("content") if isinstance(made, dict) else None
     if not isinstance(content, dict) or content.get("product_code") != product_code:
         raise ValueError(f"not a ticket of {product}")
