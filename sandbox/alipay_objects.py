@@ -1,6 +1,7 @@
 """What Alipay says of a trade: the fields of answers and of notices. Amounts are yuan strings."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from sandbox import clock
@@ -18,7 +19,9 @@ SELLER_EMAIL = "shop@sandbox.example"
 def trade_status(trade: Trade) -> str:
     """TRADE_CLOSED is both: timed out unpaid, and fully refunded."""
     if trade.state == "paid":
-        return "TRADE_CLOSED" if trade.fully_refunded else "TRADE_SUCCESS"
+        if trade.fully_refunded:
+            return "TRADE_CLOSED"
+        return "TRADE_SUCCESS" if trade.finished_at_ms is None else "TRADE_FINISHED"
     return "TRADE_CLOSED" if trade.state == "closed" else "WAIT_BUYER_PAY"
 
 
@@ -85,7 +88,8 @@ def refund_state(refund: Refund, trade: Trade) -> dict[str, Any]:
 
 
 def notice(trade: Trade, identity: Identity) -> dict[str, str]:
-    """The fields of a payment notice, without those of one delivery (time, id, signature)."""
+    """The fields of a notice of the trade as it is now, without those of one delivery (time, id,
+    signature). An empty `alipay_cert_sn` asks for the certificate of that moment."""
     fields = {
         "app_id": identity.alipay_app_id,
         "auth_app_id": identity.alipay_app_id,
@@ -107,7 +111,18 @@ def notice(trade: Trade, identity: Identity) -> dict[str, str]:
         fields["gmt_payment"] = clock.plain(trade.paid_at_ms)
         bill = [{"amount": yuan(trade.amount_fen), "fundChannel": "ALIPAYACCOUNT"}]
         fields["fund_bill_list"] = json.dumps(bill, separators=(",", ":"))
-    return {name: value for name, value in fields.items() if value}
+    if trade.closed_at_ms is not None:
+        fields["gmt_close"] = clock.plain(trade.closed_at_ms)
+    told = {name: value for name, value in fields.items() if value}
+    return told | {"alipay_cert_sn": ""} if trade.certified else told
+
+
+def waiting_notice(trade: Trade, identity: Identity) -> dict[str, str]:
+    """What a notice of the trade's creation says, whatever has happened since."""
+    waiting = replace(
+        trade, state="open", paid_at_ms=None, closed_at_ms=None, finished_at_ms=None, refunded_fen=0
+    )
+    return notice(waiting, identity)
 
 
 def refund_notice(refund: Refund, trade: Trade, identity: Identity) -> dict[str, str]:

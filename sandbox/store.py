@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS trades (
     quit_url TEXT NOT NULL,            -- where it goes when the member turns away
     payer_openid TEXT NOT NULL,        -- jsapi: who is going to pay
     client_ip TEXT NOT NULL,           -- h5: from where
+    certified INTEGER NOT NULL,        -- Alipay: asked for in certificate mode, told in it
     digest TEXT NOT NULL,              -- of the request: the same again, or another?
     state TEXT NOT NULL CHECK (state IN ('unscanned', 'open', 'paid', 'closed')),
     transaction_id TEXT UNIQUE,        -- Alipay: from the scan; WeChat Pay: from the payment
@@ -43,8 +44,10 @@ CREATE TABLE IF NOT EXISTS trades (
     paid_at_ms INTEGER,
     closed_at_ms INTEGER,
     refused_at_ms INTEGER,             -- the member said no; the trade stays payable
+    finished_at_ms INTEGER,            -- Alipay: no refund from then on
     UNIQUE (channel, merchant, out_trade_no)
 );
+CREATE INDEX IF NOT EXISTS trades_open ON trades (expires_at_ms) WHERE state = 'open';
 CREATE TABLE IF NOT EXISTS codes (     -- what QR codes say; only the newest of a trade works
     token TEXT PRIMARY KEY,
     trade_id INTEGER NOT NULL REFERENCES trades,

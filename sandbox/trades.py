@@ -57,6 +57,7 @@ class NewTrade:
     quit_url: str = ""
     payer_openid: str = ""
     client_ip: str = ""
+    certified: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,7 @@ class Trade:
     quit_url: str
     payer_openid: str
     client_ip: str
+    certified: bool
     digest: str
     state: str
     transaction_id: str | None
@@ -84,6 +86,7 @@ class Trade:
     paid_at_ms: int | None
     closed_at_ms: int | None
     refused_at_ms: int | None
+    finished_at_ms: int | None
     refunded_fen: int
 
     @classmethod
@@ -176,11 +179,12 @@ def open_trade(tx: sqlite3.Connection, new: NewTrade, *, code_lifetime_s: int, n
         trade_id, expires_at_ms = known.id, new.expires_at_ms
         tx.execute(
             "UPDATE trades SET product = ?, subject = ?, attach = ?, amount_fen = ?,"
-            " notify_url = ?, return_url = ?, quit_url = ?, digest = ?, expires_at_ms = ?,"
-            " created_at_ms = ? WHERE id = ?",
+            " notify_url = ?, return_url = ?, quit_url = ?, certified = ?, digest = ?,"
+            " expires_at_ms = ?, created_at_ms = ? WHERE id = ?",
             (
                 *(new.product, new.subject, new.attach, new.amount_fen, new.notify_url),
-                *(new.return_url, new.quit_url, new.digest, new.expires_at_ms, now, known.id),
+                *(new.return_url, new.quit_url, new.certified, new.digest),
+                *(new.expires_at_ms, now, known.id),
             ),
         )
     else:
@@ -210,12 +214,13 @@ def _check_repeat(known: Trade, new: NewTrade, now: int) -> None:
 def _insert(tx: sqlite3.Connection, new: NewTrade, now: int) -> int:
     cursor = tx.execute(
         "INSERT INTO trades (channel, merchant, product, out_trade_no, subject, attach,"
-        " amount_fen, notify_url, return_url, quit_url, payer_openid, client_ip, digest, state,"
-        " expires_at_ms, created_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " amount_fen, notify_url, return_url, quit_url, payer_openid, client_ip, certified, digest,"
+        " state, expires_at_ms, created_at_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(new.channel, new.merchant, new.product, new.out_trade_no, new.subject, new.attach),
             *(new.amount_fen, new.notify_url, new.return_url, new.quit_url),
-            *(new.payer_openid, new.client_ip, new.digest),
+            *(new.payer_openid, new.client_ip, new.certified, new.digest),
             "unscanned" if new.channel == ALIPAY else "open",
             *(new.expires_at_ms, now),
         ),

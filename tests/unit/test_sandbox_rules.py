@@ -67,7 +67,7 @@ def waits_of(tmp_path: Path, channel: str, scale: float) -> list[int]:
     with store.write() as tx:
         tx.execute(
             "INSERT INTO trades VALUES (1, ?, 'default', 'native', 'N', 's', '', 1, 'u', '', '',"
-            " '', '', 'd', 'paid', 'X', 0, 0, 0, NULL, NULL)",
+            " '', '', 0, 'd', 'paid', 'X', 0, 0, 0, NULL, NULL, NULL)",
             (channel,),
         )
         notices.enqueue(
@@ -125,8 +125,7 @@ def test_asking_for_a_sending_while_one_is_under_way_is_not_forgotten(tmp_path: 
 def _claimed(tx: sqlite3.Connection) -> Notice:
     tx.execute(
         "INSERT INTO trades VALUES (1, 'alipay', 'default', 'precreate', 'N', 's', '', 1, 'u', '',"
-        " '', '', '', 'd', 'paid', 'X', 0, 0, 0,"
-        " NULL, NULL)"
+        " '', '', '', 0, 'd', 'paid', 'X', 0, 0, 0, NULL, NULL, NULL)"
     )
     notices.enqueue(
         tx,
