@@ -8,7 +8,18 @@ page that plays the member's phone.
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from sandbox import admin, alipay, cashier, chance, wechatpay
+from sandbox import (
+    admin,
+    alipay,
+    cashier,
+    chance,
+    wechat_bridge,
+    wechat_oauth,
+    wechatpay,
+    wechatpay_bill,
+    wechatpay_door,
+    wechatpay_refunds,
+)
 from sandbox.config import SandboxConfig, config_from_env
 from sandbox.core import EXTENSION, Sandbox, sandbox
 from sandbox.merchants import Merchants
@@ -47,7 +58,16 @@ def create_app(config: SandboxConfig | None = None) -> Flask:
         store=store,
         notifier=Notifier(chosen, merchants, store),
     )
-    for module in (wechatpay, alipay, cashier, admin):
+    for module in (
+        wechatpay,
+        alipay,
+        cashier,
+        admin,
+        wechatpay_refunds,
+        wechatpay_bill,
+        wechat_oauth,
+        wechat_bridge,
+    ):
         app.register_blueprint(module.blueprint)
     app.add_url_rule("/healthz", view_func=_healthz)
     app.before_request(_start_notifier)
@@ -83,5 +103,5 @@ def _http_error(error: HTTPException) -> Response:
     status = error.code or 500
     if request.path.startswith("/v3/"):
         code = "RESOURCE_NOT_EXISTS" if status == 404 else "INVALID_REQUEST"
-        return wechatpay.error_answer(ApiError(status, code, error.name))
+        return wechatpay_door.error_answer(ApiError(status, code, error.name))
     return Response(f"{status} {error.name}\n", status=status, content_type="text/plain")

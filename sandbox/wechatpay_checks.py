@@ -1,6 +1,7 @@
 """WeChat Pay: the shape of request bodies. What is wrong is a PARAM_ERROR that says where."""
 
 import hashlib
+import ipaddress
 import json
 import re
 from typing import Any, NoReturn
@@ -100,30 +101,60 @@ def notify_url(body: dict[str, Any], *, required: bool) -> str:
     return url
 
 
-def new_trade(merchant: str, body: dict[str, Any], now: int) -> NewTrade:
-    """Read the body of a Native prepay. Raises ApiError."""
+def new_trade(merchant: str, product: str, body: dict[str, Any], now: int) -> NewTrade:
+    """Read the body of a prepay. Raises ApiError."""
     number = text(body, "out_trade_no", 32)
     if not OUT_TRADE_NO.fullmatch(number):
         bad("/out_trade_no", "6 to 32 of 0-9 A-Z a-z _ - | *", number)
-    for name in ("goods_tag",):
-        text(body, name, 32, required=False)
-    for name in ("detail", "scene_info", "settle_info"):
-        if not isinstance(body.get(name, {}), dict):
-            bad(f"/{name}", "an object is needed", body[name])
-    same = {key: value for key, value in body.items() if key != "time_expire"}
+    text(body, "goods_tag", 32, required=False)
+    for name in ("detail", "settle_info"):
+        part(body, name, required=False)
+    # Where the member is, and the deadline (which the first request fixes), make no other order.
+    apart = {"time_expire", "scene_info"}
+    same = {key: value for key, value in body.items() if key not in apart}
     return NewTrade(
         channel=WECHATPAY,
         merchant=merchant,
-        product="native",
+        product=product,
         out_trade_no=number,
         subject=text(body, "description", 127),
         attach=text(body, "attach", 128, required=False),
         amount_fen=fen(amount_of(body, currency_required=False), "total"),
         notify_url=notify_url(body, required=True),
-        # time_expire is fixed by the first request; another one is no other order.
         digest=hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest(),
         expires_at_ms=_time_expire(body, now),
+        payer_openid=_payer(body) if product == "jsapi" else "",
+        client_ip=_scene(body, required=product == "h5"),
     )
+
+
+def part(body: dict[str, Any], name: str, *, required: bool, at: str = "") -> dict[str, Any]:
+    """An object inside; {} where it is absent and may be."""
+    value = body.get(name)
+    if value is None and not required:
+        return {}
+    if not isinstance(value, dict):
+        bad(f"{at}/{name}", "an object is needed", value)
+    return value
+
+
+def _payer(body: dict[str, Any]) -> str:
+    return text(part(body, "payer", required=True), "openid", 128, at="/payer")
+
+
+def _scene(body: dict[str, Any], *, required: bool) -> str:
+    """The member's address. An H5 payment needs it, and the kind of the scene."""
+    scene = part(body, "scene_info", required=required)
+    if not scene:
+        return ""
+    address = text(scene, "payer_client_ip", 45, at="/scene_info")
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        bad("/scene_info/payer_client_ip", "an IPv4 or IPv6 address is needed", address)
+    kind = part(scene, "h5_info", required=required, at="/scene_info")
+    text(kind, "type", 32, required=required, at="/scene_info/h5_info")
+    return address
 
 
 def _time_expire(body: dict[str, Any], now: int) -> int:

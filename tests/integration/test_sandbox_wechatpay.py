@@ -297,7 +297,7 @@ def test_a_key_that_the_platform_does_not_have_is_refused(merchant: Merchant) ->
 
 
 def test_an_unknown_path_answers_in_the_gateways_form(server: Running) -> None:
-    refused = requests.get(f"{server.url}/v3/certificates", timeout=20)
+    refused = requests.get(f"{server.url}/v3/nothing", timeout=20)
     assert (refused.status_code, refused.json()["code"]) == (404, "RESOURCE_NOT_EXISTS")
 
 
