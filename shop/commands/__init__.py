@@ -3,6 +3,7 @@
 from flask import Flask
 
 from shop.commands.locks import locks
+from shop.commands.merchants import merchants
 from shop.commands.seed import seed
 from shop.commands.states import states
 from shop.commands.sweep import sweep
@@ -10,5 +11,5 @@ from shop.commands.sweep import sweep
 
 def register_commands(app: Flask) -> None:
     """Add our commands to the application's command line."""
-    for command in (locks, seed, states, sweep):
+    for command in (locks, merchants, seed, states, sweep):
         app.cli.add_command(command)

@@ -288,7 +288,7 @@ def test_eight_threads_never_see_keys_of_two_versions_while_they_are_changed(fil
     with ThreadPoolExecutor(THREADS) as threads:
         lookers = [threads.submit(look) for _ in range(THREADS)]
         try:
-            for serial in [second, first] * 10:
+            for serial in [second, first] * 4:
                 seen.clear()
                 files.write(pairs[serial], serial)
                 deadline = time.monotonic() + 60
