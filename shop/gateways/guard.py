@@ -115,6 +115,7 @@ class Guard(Gateway):
         self._observer = observer
         self.channel = gateway.channel
         self.products = gateway.products
+        self.payer_login = gateway.payer_login
 
     @property
     def resting(self) -> bool:
