@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -10,10 +10,15 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 
 from shop.clock import SystemClock
 from shop.gateways.alipay import Alipay
 from shop.gateways.base import (
+    CancelAction,
+    CancelResult,
     CloseResult,
     Outcome,
     PrepayRequest,
@@ -40,8 +45,22 @@ METHODS = {
     "close": "alipay.trade.close",
     "refund": "alipay.trade.refund",
     "query_refund": "alipay.trade.fastpay.refund.query",
+    "cancel": "alipay.trade.cancel",
 }
-Result = PrepayResult | QueryResult | CloseResult | RefundResult
+FIELDS = [
+    *("code", "sub_code", "trade_no", "trade_status", "total_amount", "send_pay_date", "qr_code"),
+    *("fund_change", "refund_status", "out_request_no", "retry_flag", "action"),
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+OTHERS = st.dictionaries(st.sampled_from(FIELDS), JSON).map(
+    lambda fields: {"code": "10000", **fields, "out_trade_no": "PO2"}
+)
+CALLS = st.sampled_from(list(METHODS))
+Result = PrepayResult | QueryResult | CloseResult | RefundResult | CancelResult
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +86,7 @@ def gateway_at(url: str, *, read_timeout_ms: int = 5_000) -> Alipay:
 
 
 def ask(gateway: Alipay, call: str) -> Result:
-    """Make one of the five calls."""
+    """Make one of the calls."""
     if call == "prepay":
         return gateway.prepay(
             PrepayRequest(
@@ -83,6 +102,8 @@ def ask(gateway: Alipay, call: str) -> Result:
         return gateway.query(NUMBER)
     if call == "close":
         return gateway.close(NUMBER)
+    if call == "cancel":
+        return gateway.cancel(NUMBER)
     if call == "refund":
         return gateway.refund(
             RefundRequest(
@@ -110,11 +131,12 @@ def good_fields(call: str) -> dict[str, Any]:
         "close": {"trade_no": "2026010122001"},
         "refund": {"trade_no": "2026010122001", "fund_change": "Y", "refund_fee": "1.00"},
         "query_refund": {"out_request_no": REFUND_NUMBER, "refund_status": "REFUND_SUCCESS"},
+        "cancel": {"trade_no": "2026010122001", "retry_flag": "N", "action": "close"},
     }
     return {"code": "10000", "msg": "Success", "out_trade_no": NUMBER, **fields[call]}
 
 
-def answer_with(server: GatewayServer, call: str, fields: Mapping[str, Any]) -> None:
+def answer_with(server: GatewayServer, call: str, fields: Any) -> None:
     server.script = lambda _seen: alipay_reply(KEYS, METHODS[call], fields)
 
 
@@ -222,6 +244,9 @@ def test_a_signed_error_that_proves_nothing_is_unknown(
         ("refund", "ACQ.DISCORDANT_REPEAT_REQUEST", Outcome.UNKNOWN),
         ("refund", "ACQ.TRADE_NOT_EXIST", Outcome.UNKNOWN),
         ("query_refund", "ACQ.TRADE_NOT_EXIST", Outcome.UNKNOWN),
+        ("cancel", "ACQ.TRADE_NOT_EXIST", Outcome.UNKNOWN),
+        ("cancel", "ACQ.SELLER_BALANCE_NOT_ENOUGH", Outcome.UNKNOWN),
+        ("cancel", "ACQ.TRADE_HAS_FINISHED", Outcome.FAILED),
     ],
 )
 def test_a_business_error_means_what_the_table_says(
@@ -229,6 +254,25 @@ def test_a_business_error_means_what_the_table_says(
 ) -> None:
     answer_with(server, call, business_error(code))
     assert outcome(ask(gateway_at(server.url), call)) == (expected, code)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, (Outcome.SUCCEEDED, CancelAction.CLOSE, False)),
+        ({"action": "refund"}, (Outcome.SUCCEEDED, CancelAction.REFUND, False)),
+        ({"action": None}, (Outcome.SUCCEEDED, CancelAction.NONE, False)),
+        ({"action": "shrug"}, (Outcome.UNKNOWN, CancelAction.NONE, False)),
+        ({"retry_flag": "Y"}, (Outcome.UNKNOWN, CancelAction.NONE, True)),
+        ({"retry_flag": "Y", "action": "refund"}, (Outcome.UNKNOWN, CancelAction.NONE, True)),
+    ],
+)
+def test_a_cancellation_says_what_it_did(
+    server: GatewayServer, changes: dict[str, str], expected: tuple[Outcome, CancelAction, bool]
+) -> None:
+    answer_with(server, "cancel", {**good_fields("cancel"), **changes})
+    result = gateway_at(server.url).cancel(NUMBER)
+    assert (result.outcome, result.action, result.retry) == expected
 
 
 def test_an_unscanned_code_is_pending_and_does_not_exist(server: GatewayServer) -> None:
@@ -304,6 +348,24 @@ def test_another_refunds_answer_is_unknown(server: GatewayServer) -> None:
     assert found == (Outcome.UNKNOWN, "bad_answer")
 
 
+@examples(deadline=None, max_examples=60)
+@given(CALLS, st.binary() | st.text().map(str.encode) | JSON.map(json.dumps).map(str.encode))
+def test_any_bytes_as_an_answer_are_unknown(running: GatewayServer, call: str, body: bytes) -> None:
+    running.script = lambda _seen: Reply(body=body)
+    result = ask(gateway_at(running.url), call)
+    assert result.outcome is Outcome.UNKNOWN
+    assert result.fault is not None
+
+
+@examples(deadline=None, max_examples=80)
+@given(CALLS, JSON | OTHERS)
+def test_any_well_signed_json_about_nothing_of_ours_is_unknown(
+    running: GatewayServer, call: str, told: object
+) -> None:
+    answer_with(running, call, told)
+    assert ask(gateway_at(running.url), call).outcome is Outcome.UNKNOWN
+
+
 def test_a_precreate_says_what_the_gateway_needs(server: GatewayServer) -> None:
     ask(gateway_at(server.url), "prepay")
     params = asked(server.requests[0])
@@ -338,7 +400,10 @@ def test_requests_carry_chinese_time_whatever_the_processs_zone(
 def test_a_refused_connection_is_unknown(call: str) -> None:
     with gateway_server() as gone:
         url = gone.url
-    assert outcome(ask(gateway_at(url), call)) == (Outcome.UNKNOWN, "unreachable")
+    result = ask(gateway_at(url), call)
+    assert outcome(result) == (Outcome.UNKNOWN, "unreachable")
+    if isinstance(result, PrepayResult):
+        assert not result.sent
 
 
 @pytest.mark.parametrize("call", METHODS)
@@ -350,6 +415,8 @@ def test_a_silent_gateway_is_unknown(server: GatewayServer, call: str) -> None:
     server.script = silent
     result = ask(gateway_at(server.url, read_timeout_ms=150), call)
     assert outcome(result) == (Outcome.UNKNOWN, "timeout")
+    if isinstance(result, PrepayResult):
+        assert result.sent
 
 
 def test_a_proxy_in_the_environment_is_not_obeyed(
