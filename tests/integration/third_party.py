@@ -89,17 +89,27 @@ def sign_wechatpay_notice(
     return dict(answer["headers"]), answer["body"].encode()
 
 
-def sign_alipay_notice(keys: AlipayKeys, params: Mapping[str, str]) -> bytes:
-    """The form body of a callback with `params`, signed as Alipay would."""
+def sign_alipay_notice(
+    keys: AlipayKeys, params: Mapping[str, str], *, certificates: Mapping[str, str] | None = None
+) -> bytes:
+    """The form body of a callback with `params`, signed as Alipay would. With `certificates` (PEM
+    of `app`, `alipay`, `root`) the SDK checks its work in certificate mode."""
     answer = run_node(
         "sign-alipay-notice.js",
         {
             "privateKey": keys.alipay.private_pem,
             "publicKey": keys.alipay.public_pem,
             "params": params,
+            "certificates": certificates,
         },
     )
     return str(answer["body"]).encode("ascii")
+
+
+def alipay_certificate_numbers(keys: AlipayKeys, certificates: Mapping[str, str]) -> dict[str, str]:
+    """The numbers (SN) that the official SDK gives to certificates, by `app`, `alipay`, `root`."""
+    request = {"privateKey": keys.app.private_pem, "certificates": certificates}
+    return run_node("alipay-certificate-numbers.js", request)
 
 
 def wechatpay_request_is_valid(

@@ -1,7 +1,7 @@
 'use strict';
 // Signs an Alipay callback with the official SDK, whose own check must accept it.
 //
-// in:  { privateKey, publicKey, params }
+// in:  { privateKey, publicKey, params, certificates? }   privateKey is Alipay's; see alipay.js
 // out: { body }
 
 const { sdk, sign } = require('./alipay');
