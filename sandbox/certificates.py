@@ -105,7 +105,8 @@ def _make(folder: Path) -> None:
     odd = _name("Sandbox Alipay", "Sandbox Alipay Other Root CA")
     roots = (_authority(odd, other, odd, other, now), root_certificate)
     # Last: its presence says that everything else is there.
-    pem = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in roots)
+    # With blank lines between them, by which some SDKs tell them apart.
+    pem = b"\n".join(certificate.public_bytes(Encoding.PEM) for certificate in roots)
     files.write(folder / "alipay_roots.pem", pem)
 
 

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import requests
 
-from sandbox import alipay_sign, clock, wechatpay_sign
+from sandbox import alipay_certs, alipay_sign, clock, wechatpay_sign
 from sandbox.keys import Keys
 from sandbox.notices import Delivery, Notice
 
@@ -112,7 +112,8 @@ def _alipay(keys: Keys, notice: Notice, now: int) -> tuple[dict[str, str], bytes
         "notify_time": clock.plain(now),
         "notify_type": "trade_status_sync",
     }
-    signed = alipay_sign.sign_notice(keys.alipay_private, fields)
+    signer = alipay_certs.signer(keys, certified="alipay_cert_sn" in notice.payload, now=now)
+    signed = alipay_sign.sign_notice(signer.key, fields, signer.cert_sn)
     headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
     return headers, urlencode(signed).encode()
 

@@ -6,7 +6,7 @@ Each function changes the books and queues the notices of the change in one tran
 import sqlite3
 from typing import Any
 
-from sandbox import alipay_objects, notices, refunds, trades, wechatpay_objects
+from sandbox import alipay_events, alipay_objects, notices, refunds, trades, wechatpay_objects
 from sandbox.merchants import Merchants
 from sandbox.notices import Wish
 from sandbox.refunds import Refund
@@ -75,7 +75,8 @@ def refund_settled(tx: sqlite3.Connection, merchants: Merchants, refund: Refund,
 
 
 def time_passes(tx: sqlite3.Connection, merchants: Merchants, now: int) -> None:
-    """Do what is due: late payments (refused where the trade no longer allows it), refunds."""
+    """Do what is due: late payments (refused where the trade no longer allows it), refunds,
+    and the end of Alipay's trades that nobody paid."""
     rows = tx.execute(
         "DELETE FROM late_payments WHERE due_at_ms <= ? RETURNING trade_id", (now,)
     ).fetchall()
@@ -87,3 +88,4 @@ def time_passes(tx: sqlite3.Connection, merchants: Merchants, now: int) -> None:
             trades.refuse(tx, trade, now)
     for refund in refunds.settle_due(tx, now):
         refund_settled(tx, merchants, refund, now)
+    alipay_events.time_out(tx, merchants, now)

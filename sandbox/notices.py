@@ -133,7 +133,10 @@ def next_due_ms(tx: sqlite3.Connection) -> int | None:
         "SELECT min(due) AS due FROM (SELECT min(next_at_ms) AS due FROM notices"
         " WHERE next_at_ms IS NOT NULL"
         " UNION ALL SELECT min(due_at_ms) FROM late_payments"
-        " UNION ALL SELECT min(settles_at_ms) FROM refunds WHERE settled_at_ms IS NULL)"
+        " UNION ALL SELECT min(settles_at_ms) FROM refunds WHERE settled_at_ms IS NULL"
+        # What Alipay closes when its time is over.
+        " UNION ALL SELECT min(expires_at_ms) FROM trades"
+        " WHERE state = 'open' AND channel = 'alipay')"
     ).fetchone()
     due: int | None = row["due"]
     return due

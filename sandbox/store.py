@@ -47,7 +47,8 @@ CREATE TABLE IF NOT EXISTS trades (
     finished_at_ms INTEGER,            -- Alipay: no refund from then on
     UNIQUE (channel, merchant, out_trade_no)
 );
-CREATE INDEX IF NOT EXISTS trades_open ON trades (expires_at_ms) WHERE state = 'open';
+CREATE INDEX IF NOT EXISTS trades_open ON trades (expires_at_ms)
+    WHERE state = 'open' AND channel = 'alipay';
 CREATE TABLE IF NOT EXISTS codes (     -- what QR codes say; only the newest of a trade works
     token TEXT PRIMARY KEY,
     trade_id INTEGER NOT NULL REFERENCES trades,
