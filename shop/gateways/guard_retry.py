@@ -76,7 +76,7 @@ def repeatedly(ask: Callable[[], R], again: Callable[[R], bool], tell: Callable[
     tries = Retrying(
         retry=retry_if_result(again),
         stop=stop_after_attempt(TRIES_MAX) | stop_before_delay(RETRY_WITHIN_S),
-        wait=wait_exponential_jitter(FIRST_WAIT_S, LONGEST_WAIT_S, jitter=JITTER_S),
+        wait=wait_exponential_jitter(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S, jitter=JITTER_S),
         before_sleep=lambda _state: tell(),
         retry_error_callback=_last_result,
     )

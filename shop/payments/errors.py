@@ -1,7 +1,8 @@
 """What a member is told when a gateway did not do as asked, by reason.
 
 Under `PaymentRefused` nothing was opened, under `GatewayAway` nothing was sent, under
-`GatewayUnsure` it may have been. shop/payments/words.py says which gateway code is which.
+`GatewayUnsure` it may have been. For a program the code of these three is all there is to act on;
+the sentence tells a person more. shop/payments/words.py says which gateway code is which.
 """
 
 from shop.errors import GatewayAway, GatewayUnsure, PaymentRefused
@@ -11,7 +12,6 @@ class GatewayResting(GatewayAway):
     """{channel} has not answered for a while, so we give it a short rest. Nothing was sent and
     nothing was charged."""
 
-    code = "gateway-resting"
     hint = "Choose the other way to pay, or try again in half a minute."
     retry_after_s = 30
 
@@ -20,7 +20,6 @@ class GatewayBusy(GatewayAway):
     """Too many payments by {channel} are waiting for it right now. Nothing was sent and nothing
     was charged."""
 
-    code = "gateway-busy"
     hint = "Try again in a few seconds, or choose the other way to pay."
     retry_after_s = 5
 
@@ -28,62 +27,53 @@ class GatewayBusy(GatewayAway):
 class AmountRefused(PaymentRefused):
     """{channel} does not take this amount from you. Nothing was charged."""
 
-    code = "payment-refused-amount"
     hint = "You may have reached a limit of your account there: choose the other way to pay."
 
 
 class WordRefused(PaymentRefused):
     """{channel} refuses a word in this order's description. Nothing was charged."""
 
-    code = "payment-refused-word"
     hint = "It is not your fault. Choose the other way to pay."
 
 
 class MerchantRefused(PaymentRefused):
     """Our account at {channel} is not set up rightly for this. Nothing was charged."""
 
-    code = "payment-refused-merchant"
     hint = "It is not your fault. Choose the other way to pay."
 
 
 class ClosedAtGateway(PaymentRefused):
     """{channel} has closed this payment. Nothing was charged."""
 
-    code = "payment-closed"
     hint = "Pay again: a new payment will be opened."
 
 
 class AccountUnsure(GatewayUnsure):
     """{channel} says that an account is not in order, so it may not take this payment."""
 
-    code = "gateway-account"
     hint = "Look at your account there; this page keeps asking what became of the payment."
 
 
 class LimitUnsure(GatewayUnsure):
     """{channel} says that a rule or a limit stands against this payment."""
 
-    code = "gateway-limit"
     hint = "This page keeps asking. If nothing comes of it, choose the other way to pay."
 
 
 class MerchantUnsure(GatewayUnsure):
     """{channel} does not accept how our account there is set up. It is not your fault."""
 
-    code = "gateway-merchant"
     hint = "We keep asking. If nothing comes of it, choose the other way to pay."
 
 
 class KnownAtGateway(GatewayUnsure):
     """{channel} knows this payment already; it may be paid. We are asking."""
 
-    code = "gateway-knows-payment"
     hint = "Do not pay again: look at the order in a few seconds."
 
 
 class TooOftenAtGateway(GatewayUnsure):
     """{channel} is asked too often right now. Nothing is lost: we keep asking, more slowly."""
 
-    code = "gateway-too-often"
     hint = "Look at the order again in half a minute."
     retry_after_s = 30
