@@ -13,6 +13,7 @@ from sandbox import (
     alipay,
     cashier,
     chance,
+    levers,
     wechat_bridge,
     wechat_oauth,
     wechatpay,
@@ -22,6 +23,7 @@ from sandbox import (
 )
 from sandbox.config import SandboxConfig, config_from_env
 from sandbox.core import EXTENSION, Sandbox, sandbox
+from sandbox.dials import Dials
 from sandbox.merchants import Merchants
 from sandbox.notifier import Notifier
 from sandbox.store import Store
@@ -51,18 +53,20 @@ def create_app(config: SandboxConfig | None = None) -> Flask:
     store = Store(chosen.data / "sandbox.sqlite3")
     # A restart goes on drawing, rather than from the beginning: numbers are never drawn twice.
     chance.sow(chosen.seed and f"{chosen.seed}:{store.starts()}")
+    dials = Dials(chosen)
     merchants = Merchants(chosen.data, chosen.base_url)
     app.extensions[EXTENSION] = Sandbox(
-        config=chosen,
+        dials=dials,
         merchants=merchants,
         store=store,
-        notifier=Notifier(chosen, merchants, store),
+        notifier=Notifier(dials, merchants, store),
     )
     for module in (
         wechatpay,
         alipay,
         cashier,
         admin,
+        levers,
         wechatpay_refunds,
         wechatpay_bill,
         wechat_oauth,

@@ -1,4 +1,4 @@
-"""What happened, as JSON, and levers for tests. For one's own machine: nobody is asked who he is.
+"""What happened, as JSON, and the member's acts. For one's own machine: nobody is asked who he is.
 
 Errors are {"error": "…"} with 400, 404 or 409.
 """
@@ -13,17 +13,15 @@ from sandbox import (
     alipay_objects,
     clock,
     events,
-    faults,
     notices,
     refunds,
     trades,
     wechatpay_objects,
 )
 from sandbox.core import sandbox
-from sandbox.faults import BadOrder
-from sandbox.keys import DEFAULT_MERCHANT
+from sandbox.fault_orders import BadOrder
 from sandbox.notices import MAX_REPEATS, Wish
-from sandbox.trades import CHANNELS, Refusal, Trade, Why
+from sandbox.trades import Refusal, Trade, Why
 
 blueprint = Blueprint("admin", __name__, url_prefix="/admin")
 
@@ -172,44 +170,3 @@ def all_charges() -> Response:
     """Every charge that took money, oldest first."""
     with sandbox().store.read() as tx:
         return jsonify(charges=_charges(tx, None, MAX_ROWS))
-
-
-@blueprint.post("/faults")
-def order_fault() -> Response:
-    """{"channel", "op", "kind", "times", "delay_ms"}: see `faults`. Answers with what waits."""
-    fault = faults.fault_of(request.get_json(silent=True))
-    with sandbox().store.write() as tx:
-        faults.order(tx, fault)
-    return waiting_faults()
-
-
-@blueprint.get("/faults")
-def waiting_faults() -> Response:
-    """The faults still to come."""
-    with sandbox().store.read() as tx:
-        return jsonify(faults=[asdict(fault) for fault in faults.waiting(tx)])
-
-
-@blueprint.delete("/faults")
-def clear_faults() -> Response:
-    """Forget the faults still to come."""
-    with sandbox().store.write() as tx:
-        tx.execute("DELETE FROM faults")
-    return waiting_faults()
-
-
-@blueprint.post("/balance")
-def set_balance() -> Response:
-    """{"channel", "available_fen": n or null}: refunds beyond it are refused; null: no bound."""
-    body = request.get_json(silent=True)
-    channel = body.get("channel") if isinstance(body, dict) else None
-    value = body.get("available_fen") if isinstance(body, dict) else None
-    whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
-    if channel not in CHANNELS or not (value is None or whole):
-        return _error(400, "give channel, and available_fen as a whole number or null")
-    with sandbox().store.write() as tx:
-        row = (channel, DEFAULT_MERCHANT)
-        tx.execute("DELETE FROM balances WHERE channel = ? AND merchant = ?", row)
-        if value is not None:
-            tx.execute("INSERT INTO balances VALUES (?, ?, ?)", (*row, value))
-    return jsonify(channel=channel, available_fen=value)

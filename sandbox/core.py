@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from flask import current_app
 
 from sandbox.config import SandboxConfig
+from sandbox.dials import Dials
 from sandbox.merchants import Merchants
 from sandbox.notifier import Notifier
 from sandbox.store import Store
@@ -16,10 +17,15 @@ EXTENSION = "sandbox"
 class Sandbox:
     """One sandbox; `close` it when done."""
 
-    config: SandboxConfig
+    dials: Dials
     merchants: Merchants
     store: Store
     notifier: Notifier
+
+    @property
+    def config(self) -> SandboxConfig:
+        """As it is now."""
+        return self.dials.config
 
     def close(self) -> None:
         """Stop sending and close the books; what was not sent is sent after the next start."""

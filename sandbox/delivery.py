@@ -6,7 +6,8 @@ from urllib.parse import urlencode
 
 import requests
 
-from sandbox import alipay_certs, alipay_sign, clock, wechatpay_sign
+from sandbox import alipay_certs, alipay_sign, clock, forgeries, wechatpay_sign
+from sandbox.fault_orders import Fault
 from sandbox.keys import Keys
 from sandbox.notices import Delivery, Notice
 
@@ -22,14 +23,16 @@ _EVENTS = {"payment": "TRANSACTION", "refund": "REFUND"}
 _ORIGINALS = {"payment": "transaction", "refund": "refund"}
 
 
-def deliver(keys: Keys, notice: Notice, signed_by: str, timeout_s: float) -> Delivery:
+def deliver(
+    keys: Keys, notice: Notice, signed_by: str, timeout_s: float, fault: Fault | None = None
+) -> Delivery:
     """Send it. Never raises for what the receiver or the network does. `signed_by` is the choice
-    of `settings` for WeChat Pay's notices."""
+    of `settings` for WeChat Pay's notices; `fault` spoils this one sending."""
     started = clock.now_ms()
     if notice.channel == "wechatpay":
-        headers, body = _wechatpay(keys, notice, signed_by, started)
+        headers, body = _wechatpay(keys, notice, signed_by, started, fault)
     else:
-        headers, body = _alipay(keys, notice, started)
+        headers, body = _alipay(keys, notice, started, fault)
     status, answer, result, detail = _post(notice.url, headers, body, timeout_s)
     if status is not None:
         good = _wechatpay_accepts if notice.channel == "wechatpay" else _alipay_accepts
@@ -39,6 +42,8 @@ def deliver(keys: Keys, notice: Notice, signed_by: str, timeout_s: float) -> Del
         else:
             result = "acknowledged" if good(status, answer) else "refused"
             detail = answer[:200].decode("utf-8", "replace")
+    if fault is not None:
+        detail = f"({fault.kind}) {detail}"
     return Delivery(
         at_ms=started,
         duration_ms=clock.now_ms() - started,
@@ -83,7 +88,7 @@ def _beginning(answer: requests.Response, timeout_s: float) -> bytes:
 
 
 def _wechatpay(
-    keys: Keys, notice: Notice, signed_by: str, now: int
+    keys: Keys, notice: Notice, signed_by: str, now: int, fault: Fault | None
 ) -> tuple[dict[str, str], bytes]:
     told = notice.payload.get("refund_status", "SUCCESS")
     content = {
@@ -102,10 +107,21 @@ def _wechatpay(
         "Accept": "*/*",
         "User-Agent": "Mozilla/4.0 (WeChat Pay sandbox)",
     }
+    if fault is not None and fault.kind == "altered_body":
+        # One digit of its id: whoever does not verify takes it for another notice.
+        last = notice.event_id[-1]
+        other = notice.event_id[:-1] + ("0" if last != "0" else "1")
+        body = body.replace(notice.event_id.encode(), other.encode())
+    elif fault is not None:
+        forgeries.wechatpay(headers, keys, body, serial, fault)
     return headers, body
 
 
-def _alipay(keys: Keys, notice: Notice, now: int) -> tuple[dict[str, str], bytes]:
+def _alipay(
+    keys: Keys, notice: Notice, now: int, fault: Fault | None
+) -> tuple[dict[str, str], bytes]:
+    if fault is not None and fault.kind == "clock_off":
+        now += fault.offset_s * 1_000
     fields = {str(name): str(value) for name, value in notice.payload.items() if value != ""}
     fields |= {
         "notify_id": notice.event_id,
@@ -114,6 +130,8 @@ def _alipay(keys: Keys, notice: Notice, now: int) -> tuple[dict[str, str], bytes
     }
     signer = alipay_certs.signer(keys, certified="alipay_cert_sn" in notice.payload, now=now)
     signed = alipay_sign.sign_notice(signer.key, fields, signer.cert_sn)
+    if fault is not None:
+        forgeries.alipay(signed, fault)
     headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
     return headers, urlencode(signed).encode()
 

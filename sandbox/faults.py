@@ -1,125 +1,132 @@
-"""Faults on order: the next n calls of one kind fail in a chosen way.
+"""Calls that fail as ordered: what becomes of them, and what the client sees.
 
-What a client cannot tell apart, it must treat alike: after `drop_after_effect` and
-`drop_before_effect` it has seen the same thing, a closed connection.
+What there is to order is in `fault_orders`; what each gateway says then, in `wechatpay_faults` and
+`alipay_faults`.
 """
 
+import contextlib
 import select
 import socket
-import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from flask import Response, request
 
+from sandbox import (
+    alipay_faults,
+    clock,
+    events,
+    fault_orders,
+    notices,
+    trades,
+    wechatpay_faults,
+)
+from sandbox.core import sandbox
+from sandbox.fault_orders import FORGERIES, NONSENSE, PAID_ON_CLOSE, SILENT_REFUND, Fault
+from sandbox.keys import Keys
+from sandbox.notices import Wish
 from sandbox.store import Store
-from sandbox.trades import CHANNELS
+from sandbox.trades import Refusal
 
-OPS = ("prepay", "query", "close", "refund", "refund_query")
-KINDS = ("http500", "drop_before_effect", "drop_after_effect", "hang", "slow")
-MAX_TIMES = 1_000
-MAX_DELAY_MS = 120_000
-MAX_ORDERS = 100
-DEFAULT_HANG_MS = 60_000
-DEFAULT_SLOW_MS = 2_000
 # How often a held connection is looked at, so that a client that left frees its thread.
 _LOOK_S = 0.05
+# Far beyond any answer of either gateway.
+HUGE_BYTES = 16 * 1024 * 1024
+_HTML = "<!doctype html><title>502</title><h1>502 Bad Gateway</h1>"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """One order: `times` calls of `op` on `channel` fail as `kind`."""
+class Voice(Protocol):
+    """How one gateway speaks: a module for each."""
 
-    channel: str
-    op: str
-    kind: str
-    times: int
-    delay_ms: int
+    CHANNEL: str
+    WRONG_SHAPE: dict[str, Any]
 
-
-class BadOrder(ValueError):
-    """What was ordered for a test makes no sense."""
-
-
-def fault_of(body: object) -> Fault:
-    """Read {"channel", "op", "kind", "times", "delay_ms"}. Raises BadOrder."""
-    if not isinstance(body, dict):
-        raise BadOrder("a JSON object is needed")
-    for name, allowed in (("channel", CHANNELS), ("op", OPS), ("kind", KINDS)):
-        if body.get(name) not in allowed:
-            raise BadOrder(f"{name} must be one of {', '.join(allowed)}")
-    default = {"hang": DEFAULT_HANG_MS, "slow": DEFAULT_SLOW_MS}.get(body["kind"], 0)
-    return Fault(
-        channel=body["channel"],
-        op=body["op"],
-        kind=body["kind"],
-        times=_whole(body, "times", 1, 1, MAX_TIMES),
-        delay_ms=_whole(body, "delay_ms", default, 0, MAX_DELAY_MS),
-    )
+    def caller(self) -> Keys | None: ...
+    def out_trade_no(self) -> str: ...
+    def error(self, kind: str) -> Response: ...
+    def signed(self, keys: Keys, content: dict[str, Any]) -> Response: ...
+    def content(self, answer: Response) -> dict[str, Any]: ...
+    def succeeded(self, answer: Response) -> bool: ...
+    def forged(self, keys: Keys, answer: Response, fault: Fault) -> Response: ...
 
 
-def _whole(body: dict[str, Any], name: str, default: int, low: int, high: int) -> int:
-    value = body.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise BadOrder(f"{name} must be a whole number from {low} to {high}")
-    return value
-
-
-def order(tx: sqlite3.Connection, fault: Fault) -> None:
-    """Queue it behind those ordered before. Raises BadOrder when too many wait."""
-    if tx.execute("SELECT count(*) FROM faults").fetchone()[0] >= MAX_ORDERS:
-        raise BadOrder(f"at most {MAX_ORDERS} orders may wait")
-    tx.execute(
-        "INSERT INTO faults (channel, op, kind, times_left, delay_ms) VALUES (?, ?, ?, ?, ?)",
-        (fault.channel, fault.op, fault.kind, fault.times, fault.delay_ms),
-    )
-
-
-def waiting(tx: sqlite3.Connection) -> list[Fault]:
-    """What is still to come, in order."""
-    rows = tx.execute(
-        "SELECT channel, op, kind, times_left AS times, delay_ms FROM faults ORDER BY id"
-    )
-    return [Fault(**dict(row)) for row in rows]
-
-
-def take(store: Store, channel: str, op: str) -> Fault | None:
-    """Use up one turn of the oldest order for this call, if there is one."""
-    with store.read() as tx:
-        if tx.execute("SELECT 1 FROM faults LIMIT 1").fetchone() is None:
-            return None
-    with store.write() as tx:
-        row = tx.execute(
-            "UPDATE faults SET times_left = times_left - 1 WHERE id = (SELECT min(id) FROM faults"
-            " WHERE channel = ? AND op = ?)"
-            " RETURNING channel, op, kind, times_left AS times, delay_ms",
-            (channel, op),
-        ).fetchone()
-        tx.execute("DELETE FROM faults WHERE times_left <= 0")
-    return None if row is None else Fault(**dict(row))
+_VOICES: dict[str, Voice] = {
+    trades.WECHATPAY: wechatpay_faults,
+    trades.ALIPAY: alipay_faults,
+}
 
 
 def around(
     store: Store, channel: str, op: str, call: Callable[[], Response], broken: Response
 ) -> Response:
     """Make the call, or what an ordered fault makes of it. `broken` answers `http500`."""
-    fault = take(store, channel, op)
+    voice = _VOICES[channel]
+    keys = voice.caller()
+    merchant = keys.identity.merchant if keys else ""
+    fault = fault_orders.next_of(store, channel, op, merchant)
     if fault is None:
         return call()
     if fault.kind == "http500":
         return broken
-    if fault.kind == "drop_before_effect":
+    if fault.kind in {"frequency_limit", "system_error", "unavailable"}:
+        return voice.error(fault.kind)
+    if fault.kind in {"drop_before_effect", "hang"}:
+        if fault.kind == "hang":
+            _hold(fault.delay_ms)
         return _dropped()
-    if fault.kind == "hang":
-        _hold(fault.delay_ms)
+    if keys is not None and fault.kind == PAID_ON_CLOSE:
+        _pay_first(voice, keys)
+    with notices.muted() if fault.kind == SILENT_REFUND else contextlib.nullcontext():
+        answer = call()
+    return _after(voice, keys, fault, answer)
+
+
+def _after(voice: Voice, keys: Keys | None, fault: Fault, answer: Response) -> Response:
+    """The effect has happened: what the client learns of it."""
+    if fault.kind == "drop_after_effect":
         return _dropped()
-    answer = call()
+    if fault.kind.endswith("_after_effect"):
+        return voice.error(fault.kind.removesuffix("_after_effect"))
     if fault.kind == "slow":
         _hold(fault.delay_ms)
+    elif fault.kind in NONSENSE:
+        return _nonsense(voice, keys, fault, answer)
+    # An error is nothing that could be made worse by its signature.
+    elif keys is not None and voice.succeeded(answer):
+        if fault.kind in FORGERIES:
+            return voice.forged(keys, answer, fault)
+        if fault.kind == SILENT_REFUND and "fund_change" in (said := voice.content(answer)):
+            return voice.signed(keys, {**said, "fund_change": "N"})
+    return answer
+
+
+def _nonsense(voice: Voice, keys: Keys | None, fault: Fault, answer: Response) -> Response:
+    if fault.kind == "html":
+        return Response(_HTML, content_type="text/html; charset=utf-8")
+    if fault.kind == "half_json":
+        body = answer.get_data() or b'{"code":"SUC'
+        answer.set_data(body[: max(1, len(body) // 2)])
+        if answer.status_code == 204:
+            answer.status_code = 200
         return answer
-    return _dropped()
+    if keys is None:
+        return answer
+    if fault.kind == "wrong_shape":
+        return voice.signed(keys, voice.WRONG_SHAPE)
+    return voice.signed(keys, {**voice.content(answer), "padding": "x" * HUGE_BYTES})
+
+
+def _pay_first(voice: Voice, keys: Keys) -> None:
+    """The member confirms at this very moment, if that is still possible."""
+    box, now = sandbox(), clock.now_ms()
+    with contextlib.suppress(Refusal), box.store.write() as tx:
+        merchant, number = keys.identity.merchant, voice.out_trade_no()
+        trade = trades.find(tx, voice.CHANNEL, merchant, number, now)
+        if trade is not None:
+            trade = trades.scan(tx, trade, now)
+            events.member_pays(tx, box.merchants, trade, Wish(), now)
+    box.notifier.wake()
 
 
 def _client() -> socket.socket:

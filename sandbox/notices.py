@@ -2,10 +2,14 @@
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from sandbox import chance
+from sandbox import chance, fault_orders
+from sandbox.fault_orders import NOTICE, TELLINGS
 
 # Waits after each failed delivery, in seconds; then the gateway gives up.
 SCHEDULES_S: dict[str, tuple[float, ...]] = {
@@ -20,6 +24,22 @@ SCHEDULES_S: dict[str, tuple[float, ...]] = {
 # A sender that died leaves its notice to another after this. Longer than a delivery can take.
 CLAIM_MS = 30_000
 MAX_REPEATS = 100
+_muted: ContextVar[bool] = ContextVar("muted", default=False)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """What is accepted within is never told of by a notice."""
+    before = _muted.set(True)
+    try:
+        yield
+    finally:
+        _muted.reset(before)
+
+
+def is_muted() -> bool:
+    """Whether we are within `muted`."""
+    return _muted.get()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +84,8 @@ class Wish:
     send: bool = True
     repeats: int = 0
     delay_ms: int = 0
+    # Held back until a later notice of the trade was sent, or `delay_ms` is over.
+    held: bool = False
 
 
 def enqueue(
@@ -81,7 +103,8 @@ def enqueue(
     if not url:
         return
     event_id = _event_id(channel)
-    tx.execute(
+    wish = _as_ordered(tx, trade_id, channel, wish)
+    made = tx.execute(
         "INSERT INTO notices (event_id, trade_id, channel, merchant, kind, url, payload, state,"
         " repeats_left, next_at_ms, created_at_ms)"
         " VALUES (?, ?, ?, (SELECT merchant FROM trades WHERE id = ?), ?, ?, ?, ?, ?, ?, ?)",
@@ -93,6 +116,21 @@ def enqueue(
             now,
         ),
     )
+    if wish.held:
+        tx.execute("INSERT INTO held_notices (notice_id) VALUES (?)", (made.lastrowid,))
+
+
+def _as_ordered(tx: sqlite3.Connection, trade_id: int, channel: str, wish: Wish) -> Wish:
+    """The wish, changed by a fault that was ordered for notices."""
+    row = tx.execute("SELECT merchant FROM trades WHERE id = ?", (trade_id,)).fetchone()
+    fault = fault_orders.take(tx, channel, NOTICE, row["merchant"], TELLINGS)
+    if fault is None:
+        return wish
+    if fault.kind == "never":
+        return replace(wish, send=False)
+    if fault.kind == "duplicate":
+        return replace(wish, repeats=wish.repeats + fault.repeats)
+    return replace(wish, delay_ms=fault.delay_ms, held=fault.kind == "reorder")
 
 
 def _event_id(channel: str) -> str:
@@ -146,6 +184,7 @@ def record(
     tx: sqlite3.Connection, notice: Notice, delivery: Delivery, time_scale: float, now: int
 ) -> None:
     """Store a delivery and decide what comes next by the channel's schedule."""
+    _let_go_earlier(tx, notice, now)
     tx.execute(
         "INSERT INTO deliveries (notice_id, at_ms, duration_ms, http_status, result, detail)"
         " VALUES (?, ?, ?, ?, ?, ?)",
@@ -173,6 +212,20 @@ def record(
         " next_at_ms = CASE WHEN next_at_ms = ? THEN ? ELSE next_at_ms END WHERE id = ?",
         (state, failures, repeats, notice.next_at_ms, next_at_ms, notice.id),
     )
+
+
+def _let_go_earlier(tx: sqlite3.Connection, sent: Notice, now: int) -> None:
+    """Send now what was held back for this later notice of the same trade."""
+    rows = tx.execute(
+        "DELETE FROM held_notices WHERE notice_id IN"
+        " (SELECT id FROM notices WHERE trade_id = ? AND id < ?) RETURNING notice_id",
+        (sent.trade_id, sent.id),
+    ).fetchall()
+    for row in rows:
+        tx.execute(
+            "UPDATE notices SET next_at_ms = ? WHERE id = ? AND next_at_ms > ?",
+            (now, row["notice_id"], now),
+        )
 
 
 def of_trade(tx: sqlite3.Connection, trade_id: int) -> list[Notice]:

@@ -12,9 +12,10 @@ import queue
 import sqlite3
 import threading
 
-from sandbox import clock, events, notices, settings
-from sandbox.config import SandboxConfig
+from sandbox import clock, events, fault_orders, notices, settings
 from sandbox.delivery import deliver
+from sandbox.dials import Dials
+from sandbox.fault_orders import NOTICE, SENDINGS
 from sandbox.merchants import Merchants
 from sandbox.notices import Notice
 from sandbox.store import Store
@@ -28,8 +29,8 @@ LOOK_S = 0.25
 class Notifier:
     """Threads of this process; see the module."""
 
-    def __init__(self, config: SandboxConfig, merchants: Merchants, store: Store) -> None:
-        self._config = config
+    def __init__(self, dials: Dials, merchants: Merchants, store: Store) -> None:
+        self._dials = dials
         self._merchants = merchants
         self._store = store
         self._reset()
@@ -74,7 +75,7 @@ class Notifier:
         with self._guard:
             threads, self._threads = self._threads, []
         for thread in threads:
-            thread.join(timeout=self._config.notice_timeout_s + 5)
+            thread.join(timeout=self._dials.config.notice_timeout_s + 5)
         atexit.unregister(self.stop)
 
     def _watch(self) -> None:
@@ -131,8 +132,10 @@ class Notifier:
         keys = self._merchants.of(notice.merchant)
         with self._store.read() as tx:
             signed_by = settings.get(tx, notice.merchant, "wechatpay_notices")
-        delivery = deliver(keys, notice, signed_by, self._config.notice_timeout_s)
+        fault = fault_orders.next_of(self._store, notice.channel, NOTICE, notice.merchant, SENDINGS)
+        config = self._dials.config
+        delivery = deliver(keys, notice, signed_by, config.notice_timeout_s, fault)
         # If this fails for good the claim runs out and the notice is sent again.
         with contextlib.suppress(sqlite3.OperationalError), self._store.write() as tx:
             now = clock.now_ms()
-            notices.record(tx, notice, delivery, self._config.time_scale, now)
+            notices.record(tx, notice, delivery, config.time_scale, now)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from sandbox import chance, clock, settings
+from sandbox import chance, clock, notices, settings
 from sandbox.trades import Trade
 
 # WeChat Pay, domestic refunds: at most 50 partial refunds, within 365 days of the payment.
@@ -108,6 +108,7 @@ def accept(
         return known, False
     _check(tx, trade, amount_fen, terms, now)
     _withdraw(tx, trade, amount_fen)
+    notify_url = "" if notices.is_muted() else notify_url
     outcome = "success"
     if trade.channel == "wechatpay":
         outcome = settings.take(tx, trade.merchant, "wechatpay_next_refund")

@@ -143,13 +143,20 @@ CREATE TABLE IF NOT EXISTS deliveries (
     detail TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS deliveries_by_notice ON deliveries (notice_id);
-CREATE TABLE IF NOT EXISTS faults (
+CREATE TABLE IF NOT EXISTS held_notices (  -- waiting for a later one of the same trade
+    notice_id INTEGER PRIMARY KEY REFERENCES notices
+);
+CREATE TABLE IF NOT EXISTS fault_orders (
     id INTEGER PRIMARY KEY,
     channel TEXT NOT NULL,
     op TEXT NOT NULL,
     kind TEXT NOT NULL,
-    times_left INTEGER NOT NULL,
-    delay_ms INTEGER NOT NULL
+    merchant TEXT NOT NULL,            -- '' for any
+    times INTEGER NOT NULL,            -- still to come
+    delay_ms INTEGER NOT NULL,
+    probability REAL NOT NULL,
+    offset_s INTEGER NOT NULL,
+    repeats INTEGER NOT NULL
 );
 """
 

@@ -134,9 +134,16 @@ def test_each_operation_has_faults_of_its_own(server: Running, merchant: Merchan
         {"channel": "paypal", "op": "prepay", "kind": "hang"},
         {"channel": "wechatpay", "op": "all", "kind": "hang"},
         {"channel": "wechatpay", "op": "prepay", "kind": "hang", "times": 0},
-        {"channel": "wechatpay", "op": "prepay", "kind": "hang", "times": 1_001},
+        {"channel": "wechatpay", "op": "prepay", "kind": "hang", "times": 1_000_001},
         {"channel": "wechatpay", "op": "prepay", "kind": "hang", "delay_ms": 120_001},
         {"channel": "wechatpay", "op": ["prepay"], "kind": "hang"},
+        {"channel": "wechatpay", "op": "cancel", "kind": "http500"},
+        {"channel": "wechatpay", "op": "prepay", "kind": "duplicate"},
+        {"channel": "wechatpay", "op": "notice", "kind": "http500"},
+        {"channel": "alipay", "op": "prepay", "kind": "clock_off"},
+        {"channel": "wechatpay", "op": "prepay", "kind": "hang", "merchant": "nobody"},
+        {"channel": "wechatpay", "op": "prepay", "kind": "hang", "probability": 0},
+        {"channel": "wechatpay", "op": "prepay", "kind": "hang", "often": 3},
     ],
 )
 def test_an_order_that_makes_no_sense_is_refused(server: Running, order: object) -> None:
