@@ -14,6 +14,7 @@ from sandbox.core import sandbox
 from sandbox.money import yuan
 from sandbox.notices import Delivery, Notice, Wish
 from sandbox.trades import CHANNELS, Refusal, Trade, Why
+from sandbox.way_back import way_back
 
 blueprint = Blueprint("cashier", __name__)
 
@@ -76,6 +77,9 @@ def show(channel: str, token: str) -> AnyResponse:
         shown = channel if channel in CHANNELS else "wechatpay"
         return _page("unknown.html", 404, channel=shown, state="unknown")
     state = shown_state(trade, works, now)
+    redirect_url = request.values.get("redirect_url", "")
+    back = way_back(box, trade, redirect_url, now)
+    said = _said()
     waiting = late_ms is not None or any(line.notice.state == "waiting" for line in lines)
     return _page(
         "cashier.html",
@@ -85,8 +89,12 @@ def show(channel: str, token: str) -> AnyResponse:
         state=state,
         lines=lines,
         late_ms=late_ms,
-        said=_said(),
+        said=said,
         refresh_s=2 if waiting else None,
+        back=back,
+        # As the gateways do, once the member has seen that it worked.
+        leads_back=back if said == "paid" and trade.state == "paid" else "",
+        redirect_url=redirect_url if back else "",
         merchant=box.config.merchant_name,
         choices=LATE_CHOICES_S,
     )
@@ -108,7 +116,15 @@ def act(channel: str, token: str) -> AnyResponse:
             return show(channel, token)
         said = "too_late"
     sandbox().notifier.wake()
-    target = url_for("cashier.show", channel=channel, token=token, lang=texts.language(), said=said)
+    redirect_url = request.form.get("redirect_url") or None
+    target = url_for(
+        "cashier.show",
+        channel=channel,
+        token=token,
+        lang=texts.language(),
+        said=said,
+        redirect_url=redirect_url,
+    )
     return redirect(target, 303)
 
 

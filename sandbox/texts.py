@@ -24,6 +24,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "repeat_pay": ("支付，通知发送三次", "Pay, send the notice 3 times"),
     "repeat_again": ("再次发送通知", "Send the notice again"),
     "drop": ("支付，但不发送通知", "Pay, but send no notice"),
+    "go_back": ("返回商户", "Back to the shop"),
     "more": ("测试异常情况", "Play something unusual"),
     "state_open": ("等待付款", "Waiting for payment"),
     "state_paid": ("支付成功", "Paid"),
