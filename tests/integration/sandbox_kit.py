@@ -78,7 +78,7 @@ def running(data: Path, **config: Any) -> Iterator[Running]:
     """Serve a sandbox on a free port until the block ends."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    app = create_app(SandboxConfig(data=data, public_url=url, **config))
+    app = create_app(SandboxConfig(**{"data": data, "public_url": url, **config}))
     server = make_server("127.0.0.1", port, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -97,10 +97,10 @@ def number() -> str:
 
 
 class Merchant:
-    """The shop's side, from merchant.env alone."""
+    """The shop's side, from its settings alone."""
 
-    def __init__(self, data: Path) -> None:
-        self.env = {k: v or "" for k, v in dotenv_values(data / "merchant.env").items()}
+    def __init__(self, data: Path, env: str = "merchant.env") -> None:
+        self.env = {k: v or "" for k, v in dotenv_values(data / env).items()}
         private = load_pem_private_key(self.read("WECHATPAY_PRIVATE_KEY_FILE").encode(), None)
         assert isinstance(private, RSAPrivateKey)
         self.private_key = private
@@ -171,10 +171,11 @@ class Merchant:
         *,
         sent_body: bytes | None = None,
         sent_target: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str | None] | None = None,
         **fields: str,
     ) -> requests.Response:
-        """Sign one request by the rule and send it, altered after signing where asked."""
+        """Sign one request by the rule and send it, altered after signing where asked. A header
+        that is None is left out."""
         timestamp = fields.pop("timestamp", str(int(time.time())))
         nonce = fields.pop("nonce_str", secrets.token_hex(16))
         message = f"{method}\n{target}\n{timestamp}\n{nonce}\n".encode() + body + b"\n"
