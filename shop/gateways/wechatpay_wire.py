@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from wechatpayv3 import WeChatPay as Library
 from wechatpayv3 import WeChatPayType
 from wechatpayv3.core import Core
@@ -39,7 +40,7 @@ class Wire(Core):  # type: ignore[misc]  # the library has no annotations
     def __init__(
         self,
         settings: WeChatPaySettings,
-        private_pem: str,
+        private_key: RSAPrivateKey,
         platform: PlatformKeys,
         *,
         transport: Transport,
@@ -50,9 +51,11 @@ class Wire(Core):  # type: ignore[misc]  # the library has no annotations
         super().__init__(
             mchid=settings.mchid,
             cert_serial_no=settings.cert_serial,
-            private_key=private_pem,
+            private_key=None,
             apiv3_key=settings.apiv3_key,
         )
+        # The library would read the key from PEM once more, which is the most of its construction.
+        self._private_key = private_key
         self._gate_way = settings.base_url
         self._platform = platform
         self._transport = transport
@@ -221,9 +224,7 @@ def build_library(
         given=[PlatformCertificate.of(one) for one in given],
         clock=clock,
     )
-    wire = Wire(
-        settings, keys.private_pem(own), platform, transport=transport, clock=clock, nonce=nonce
-    )
+    wire = Wire(settings, own, platform, transport=transport, clock=clock, nonce=nonce)
     return Client(settings, wire), wire
 
 
