@@ -6,6 +6,7 @@ event ids; RSA keys stay random, since their maker takes no seed. One source ser
 """
 
 import random
+import secrets
 import string
 import threading
 
@@ -14,14 +15,16 @@ _HEX = "0123456789abcdef"
 
 _guard = threading.Lock()
 _source: random.Random = random.SystemRandom()
+_seed = secrets.token_hex()
 
 
 def sow(seed: str | None) -> None:
     """From now on draw by this seed; None: from the system again."""
-    global _source
+    global _source, _seed
     chosen = random.SystemRandom() if seed is None else random.Random(seed)  # noqa: S311 - wanted
     with _guard:
         _source = chosen
+        _seed = seed or secrets.token_hex()
 
 
 def text(length: int, alphabet: str = ALPHABET) -> str:
@@ -45,7 +48,7 @@ def token() -> str:
     return text(24)
 
 
-def happens(probability: float) -> bool:
-    """True so often."""
-    with _guard:
-        return _source.random() < probability
+def happens(probability: float, occasion: str) -> bool:
+    """True so often. It hangs on the seed and the occasion alone, not on what was drawn before, so
+    that calls at the same time do not decide each other's fate."""
+    return random.Random(f"{_seed}:{occasion}").random() < probability  # noqa: S311 - wanted

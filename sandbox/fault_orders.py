@@ -60,7 +60,7 @@ class Fault:
 
     `merchant`: only this one's calls; "": anybody's. `probability`: of one call to be hit; the
     others pass and use up no turn. `offset_s`: how far `clock_off` is off. `repeats`: sendings more
-    of a `duplicate`.
+    of a `duplicate`. `asked`: how many calls it might have met so far.
     """
 
     id: int = 0
@@ -73,6 +73,7 @@ class Fault:
     probability: float = 1.0
     offset_s: int = DEFAULT_OFFSET_S
     repeats: int = 1
+    asked: int = 0
 
     @classmethod
     def of(cls, row: sqlite3.Row) -> Self:
@@ -80,7 +81,7 @@ class Fault:
         return cls(**dict(row))
 
 
-_COLUMNS = "id, channel, op, kind, merchant, times, delay_ms, probability, offset_s, repeats"
+_COLUMNS = "id, channel, op, kind, merchant, times, delay_ms, probability, offset_s, repeats, asked"
 
 
 def kinds_of(op: str) -> tuple[str, ...]:
@@ -95,7 +96,7 @@ def fault_of(body: object, merchants: Collection[str]) -> Fault:
     """Read an order. Raises BadOrder, which names what there is."""
     if not isinstance(body, dict):
         raise BadOrder("a JSON object is needed")
-    known = set(Fault.__dataclass_fields__) - {"id"}
+    known = set(Fault.__dataclass_fields__) - {"id", "asked"}
     strange = sorted(str(name) for name in body if name not in known)
     if strange:
         raise BadOrder(f"{strange[0]!r} is no field; there are {', '.join(sorted(known))}")
@@ -181,8 +182,10 @@ def take(
             continue
         if fault.merchant not in {"", merchant}:
             continue
-        if fault.probability < 1 and not chance.happens(fault.probability):
-            continue
+        if fault.probability < 1:
+            tx.execute("UPDATE fault_orders SET asked = asked + 1 WHERE id = ?", (fault.id,))
+            if not chance.happens(fault.probability, f"{fault.id}.{fault.asked}"):
+                continue
         tx.execute("UPDATE fault_orders SET times = times - 1 WHERE id = ?", (fault.id,))
         tx.execute("DELETE FROM fault_orders WHERE times <= 0")
         return fault

@@ -156,7 +156,8 @@ CREATE TABLE IF NOT EXISTS fault_orders (
     delay_ms INTEGER NOT NULL,
     probability REAL NOT NULL,
     offset_s INTEGER NOT NULL,
-    repeats INTEGER NOT NULL
+    repeats INTEGER NOT NULL,
+    asked INTEGER NOT NULL DEFAULT 0   -- how many calls it might have met
 );
 """
 
