@@ -50,7 +50,8 @@ def _living(tx: sqlite3.Connection, known: Trade, new: NewTrade, now: int) -> st
 
 def error_page(error: AlipayError) -> Response:
     """What a person reads who came with a request that is refused."""
-    return Response(render_template("alipay_error.html", error=error), content_type="text/html")
+    page = render_template("alipay_error.html", error=error)
+    return Response(page, content_type="text/html; charset=utf-8")
 
 
 def return_address(trade: Trade, identity: Identity, signer: Signer, now: int) -> str:
