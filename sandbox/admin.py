@@ -10,6 +10,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from sandbox import (
+    alipay_events,
     alipay_objects,
     clock,
     events,
@@ -113,6 +114,11 @@ def _refused(refusal: Refusal) -> Response:
     return _error(status, str(refusal))
 
 
+@blueprint.errorhandler(alipay_events.NotSo)
+def _not_so(error: alipay_events.NotSo) -> Response:
+    return _error(409, str(error))
+
+
 @blueprint.errorhandler(BadOrder)
 def _bad_order(error: BadOrder) -> Response:
     return _error(400, str(error))
@@ -157,10 +163,18 @@ def pay(out_trade_no: str) -> Response:
 
 @blueprint.post("/trades/<out_trade_no>/notices")
 def send_notices(out_trade_no: str) -> Response:
-    """Send all its notices once more, dropped ones too: {"sent": how many}."""
+    """Send all its notices once more, dropped ones too: {"sent": how many}. With ?trade_status=
+    one new notice of that status instead (Alipay; TRADE_FINISHED also ends the time for refunds);
+    409 where the trade has another."""
     box, now = sandbox(), clock.now_ms()
+    status = request.args.get("trade_status")
     with box.store.write() as tx:
-        count = notices.send_again(tx, _find(tx, out_trade_no, now).id, now)
+        trade = _find(tx, out_trade_no, now)
+        if status is None:
+            count = notices.send_again(tx, trade.id, now)
+        else:
+            alipay_events.order(tx, box.merchants, trade, status, now)
+            count = 1
     box.notifier.wake()
     return jsonify(sent=count)
 

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 import requests
 
-from tests.integration.sandbox_kit import Merchant, Running, beijing, holds, number, running
+from tests.integration.sandbox_kit import (
+    Merchant,
+    Running,
+    alipay_form,
+    beijing,
+    holds,
+    number,
+    receiving,
+    running,
+)
 from tests.processes import wait_until
 
 NOTIFY = "http://127.0.0.1:9/notify"
@@ -216,6 +225,61 @@ def test_cancelling_closes_what_is_unpaid_and_gives_back_what_was_paid(
         assert client.api_alipay_trade_cancel(done)["action"] == "refund"
     assert server.trade(done)["refunded_fen"] == 8_888
     assert status_of(client, done) == "TRADE_CLOSED"
+
+
+def told(server: Running, out_trade_no: str, status: str) -> int:
+    """Order a notice of a status; the admin interface's answer."""
+    url = f"{server.url}/admin/trades/{out_trade_no}/notices"
+    return requests.post(url, params={"trade_status": status}, timeout=20).status_code
+
+
+def test_a_finished_trade_is_paid_and_gives_nothing_back_any_more(tmp_path: Path) -> None:
+    with running(tmp_path, time_scale=0.001, alipay_refund_interval_s=0) as server:
+        client = Merchant(server.data).alipay()
+        out_trade_no = paid(server, client)
+        assert refund(client, out_trade_no, "1.00", "before")["fund_change"] == "Y"
+        assert told(server, out_trade_no, "TRADE_FINISHED") == 200
+        trade = client.api_alipay_trade_query(out_trade_no)
+        assert trade["trade_status"] == "TRADE_FINISHED"
+        assert (trade["total_amount"], "send_pay_date" in trade) == ("88.88", True)
+        late = refund(client, out_trade_no, "1.00", "late")
+        assert late["sub_code"] == "ACQ.TRADE_HAS_FINISHED"
+        assert client.api_alipay_trade_cancel(out_trade_no)["sub_code"] == "ACQ.TRADE_HAS_FINISHED"
+        again = refund(client, out_trade_no, "1.00", "before")
+        assert (again["code"], again["fund_change"]) == ("10000", "N")
+        assert server.trade(out_trade_no)["refunded_fen"] == 100
+
+
+def test_a_notice_of_every_status_can_be_ordered_and_none_that_would_lie(
+    server: Running, merchant: Merchant, client: Any
+) -> None:
+    with receiving() as shop:
+        waiting = scanned(client, notify_url=shop.url)
+        for untrue in ("TRADE_SUCCESS", "TRADE_FINISHED", "TRADE_CLOSED", "NOTHING"):
+            assert told(server, waiting, untrue) == 409
+        assert told(server, waiting, "WAIT_BUYER_PAY") == 200
+        wait_until(lambda: len(shop.got) == 1, "the notice comes")
+        server.post(f"/admin/trades/{waiting}/pay")
+        wait_until(lambda: len(shop.got) == 2, "the notice comes")
+        # What was, told late: it must not undo what is.
+        for status in ("WAIT_BUYER_PAY", "TRADE_SUCCESS", "TRADE_FINISHED"):
+            assert told(server, waiting, status) == 200
+        closed = scanned(client, notify_url=shop.url)
+        assert client.api_alipay_trade_close(closed)["code"] == "10000"
+        assert told(server, closed, "TRADE_CLOSED") == 200
+        wait_until(lambda: len(shop.got) == 6, "the notices come")
+        forms = [alipay_form(merchant, body) for body in shop.bodies()]
+    assert sorted((form["trade_status"], "gmt_payment" in form) for form in forms) == [
+        ("TRADE_CLOSED", False),
+        ("TRADE_FINISHED", True),
+        ("TRADE_SUCCESS", True),
+        ("TRADE_SUCCESS", True),
+        ("WAIT_BUYER_PAY", False),
+        ("WAIT_BUYER_PAY", False),
+    ]
+    assert len({form["notify_id"] for form in forms}) == 6
+    unscanned, _ = precreated(client, notify_url=NOTIFY)
+    assert told(server, unscanned, "WAIT_BUYER_PAY") == 409
 
 
 def raw(server: Running, params: dict[str, str], how: str = "get") -> requests.Response:
