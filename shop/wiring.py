@@ -14,6 +14,7 @@ from locks import LeaseLock, from_url
 from shop.clock import Clock, SystemClock
 from shop.gateways.alipay import Alipay
 from shop.gateways.base import Gateway
+from shop.gateways.guards import Guards
 from shop.gateways.registry import (
     DEFAULT_MERCHANT,
     FixedGateways,
@@ -25,6 +26,7 @@ from shop.locking.watch import ServiceWatch
 from shop.merchants.errors import MerchantUnusable
 from shop.merchants.service import MerchantCredentials
 from shop.metrics import tell
+from shop.metrics.gateways import GatewayMetrics
 from shop.metrics.locks import LockMetrics
 from shop.orders.moves import Moves
 from shop.payments.desk import Desk
@@ -73,21 +75,21 @@ def build_parts(
     *,
     clock: Clock | None = None,
     lock: LeaseLock | None = None,
-    gateways: Mapping[str, Gateway] | None = None,
+    gateways: Mapping[str, Gateway] | Gateways | None = None,
     moves: Moves | None = None,
     watch: ServiceWatch | None = None,
 ) -> Parts:
     """Choose an implementation of everything. What is given is taken instead of the usual one."""
     clock = clock or SystemClock()
+    if gateways is None:
+        gateways = _rotating(settings, clock)
+    elif isinstance(gateways, Mapping):
+        gateways = FixedGateways({DEFAULT_MERCHANT: gateways})
     desk = Desk(
         settings=settings,
         clock=clock,
         lock=lock or _lock(settings),
-        gateways=(
-            _rotating(settings, clock)
-            if gateways is None
-            else FixedGateways({DEFAULT_MERCHANT: gateways})
-        ),
+        gateways=gateways,
         moves=moves or Moves(clock),
         watch=watch or ServiceWatch(),
     )
@@ -109,14 +111,35 @@ def _lock(settings: Settings) -> LeaseLock:
 
 def _rotating(settings: Settings, clock: Clock) -> Gateways:
     """Every merchant's gateways. Raises SettingsError where the default one's cannot be used."""
-    made = RotatingGateways(
-        MerchantCredentials(settings), partial(make_gateways, settings, clock), told=_tell_rotation
-    )
+    guards = _guards(settings)
+
+    def make(merchant: str, account: AccountSettings) -> dict[str, Gateway]:
+        addresses = {
+            name: one.base_url
+            for name, one in (("wechatpay", account.wechatpay), ("alipay", account.alipay))
+            if one is not None
+        }
+        return {
+            name: guards.around(gateway, merchant=merchant, base_url=addresses[name])
+            for name, gateway in make_gateways(settings, clock, merchant, account).items()
+        }
+
+    made = RotatingGateways(MerchantCredentials(settings), make, told=_tell_rotation)
     try:
         made.of(DEFAULT_MERCHANT)
     except MerchantUnusable as error:
         raise SettingsError(str(error.fields["trouble"])) from None
     return made
+
+
+def _guards(settings: Settings) -> Guards:
+    """What stands before the gateways; it tells what it does where somebody counts."""
+    return Guards(
+        concurrency=settings.gateway_concurrency,
+        failures=settings.gateway_failures,
+        rest_ms=settings.gateway_rest_ms,
+        observer=GatewayMetrics() if settings.metrics_folder else None,
+    )
 
 
 def make_gateways(

@@ -152,6 +152,8 @@ class ShopKit:
             "SECRET_KEY": "test-secret-key-of-32-characters-or-more",
             "PUBLIC_URL": self.url,
             "LOG_LEVEL": "INFO",
+            # As many as there are threads: what a test begins at once shall reach the gateway.
+            "GATEWAY_CONCURRENCY": "64",
             **self.sandbox.merchant_env,
             **self.extra_env,
         }

@@ -18,11 +18,15 @@ from shop.gateways.base import GatewayFault, Outcome, PrepayResult
 HOST_FAULTS: Final = frozenset(
     {
         *("timeout", "unreachable", "server_error"),
-        *("SYSTEM_ERROR", "SERVICE_UNAVAILABLE", "ACQ.SYSTEM_ERROR", "20000"),
+        *("SYSTEM_ERROR", "SERVICE_UNAVAILABLE"),
+        # Alipay's 20000 says as sub_code which part of it is unwell ("public error codes").
+        *("20000", "isp.unknow-error", "aop.unknow-error", "ACQ.SYSTEM_ERROR"),
     }
 )
-# One merchant's account. WeChat Pay: 429 FREQUENCY_LIMITED; Alipay: 40005.
-ACCOUNT_FAULTS: Final = frozenset({"bad_signature", "bad_answer", "FREQUENCY_LIMITED", "40005"})
+# One merchant's account. Asked too often: WeChat Pay's 429; Alipay's 40005, the sub_code of which
+# is not verified.
+TOO_OFTEN: Final = frozenset({"FREQUENCY_LIMITED", "40005", "isv.app-call-limited"})
+ACCOUNT_FAULTS: Final = frozenset({"bad_signature", "bad_answer", *TOO_OFTEN})
 # A time-out has cost its time already, and who is asked too often is not asked again at once.
 RETRIED_FAULTS: Final = HOST_FAULTS - {"timeout"}
 

@@ -178,7 +178,14 @@ ALIPAY_PREPAY: Final = _table(
         # An earlier try of ours is known there.
         "ACQ.TRADE_HAS_SUCCESS": UNKNOWN,
         "ACQ.CONTEXT_INCONSISTENT": UNKNOWN,
+        # True of this try, or of this payer, only.
         "ACQ.ACCESS_FORBIDDEN": UNKNOWN,
+        "ACQ.PARTNER_ERROR": UNKNOWN,
+        "ACQ.BEYOND_PAY_RESTRICTION": UNKNOWN,
+        "ACQ.BUYER_PAYMENT_AMOUNT_DAY_LIMIT_ERROR": UNKNOWN,
+        "ACQ.BUYER_ENABLE_STATUS_FORBID": UNKNOWN,
+        "ACQ.BUYER_SELLER_EQUAL": UNKNOWN,
+        "ACQ.TRADE_BUYER_NOT_MATCH": UNKNOWN,
         "ACQ.SYSTEM_ERROR": UNKNOWN,
     }
 )

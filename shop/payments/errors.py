@@ -42,12 +42,6 @@ class MerchantRefused(PaymentRefused):
     hint = "It is not your fault. Choose the other way to pay."
 
 
-class ClosedAtGateway(PaymentRefused):
-    """{channel} has closed this payment. Nothing was charged."""
-
-    hint = "Pay again: a new payment will be opened."
-
-
 class AccountUnsure(GatewayUnsure):
     """{channel} says that an account is not in order, so it may not take this payment."""
 

@@ -10,6 +10,8 @@ from enum import StrEnum
 from shop.db import transaction
 from shop.errors import GatewayUnsure, OrderAlreadyPaid, PaymentHeld
 from shop.gateways.base import Outcome, QueryResult
+from shop.gateways.guard import BUSY, RESTING
+from shop.gateways.guard_retry import HOST_FAULTS, TOO_OFTEN
 from shop.orders.moves import Claim
 from shop.payments import store
 from shop.payments.desk import Desk, log
@@ -21,13 +23,7 @@ EXPIRY_MARGIN_S = 10
 
 
 # Faults that tell of the gateway or the way to it, rather than of one payment.
-AWAY_CODES = frozenset(
-    {
-        *("timeout", "unreachable", "server_error"),
-        *("SYSTEM_ERROR", "SERVICE_UNAVAILABLE", "FREQUENCY_LIMITED"),
-        "ACQ.SYSTEM_ERROR",
-    }
-)
+AWAY_CODES = HOST_FAULTS | TOO_OFTEN | {BUSY, RESTING}
 
 
 class Resolution(StrEnum):

@@ -13,6 +13,8 @@ from functools import partial
 
 from shop.db import end_read, transaction
 from shop.errors import GatewayUnsure, LockServiceUnavailable, ShopError
+from shop.gateways.guard import is_resting
+from shop.merchants.errors import MerchantUnusable
 from shop.orders.moves import Claim
 from shop.payments import store
 from shop.payments.desk import Desk, log
@@ -61,6 +63,7 @@ class Sweeper:
         self._due_notices = due_notices
         self._work_off = work_off
         self._away_since: dict[tuple[str, str], datetime] = {}
+        self._resting: set[tuple[str, str]] = set()
         self._closed_up_to = 0
 
     def run_once(self) -> Round:
@@ -71,7 +74,7 @@ class Sweeper:
         end_read()
         now = self._desk.clock.now()
         for due in store.due_attempts(now, BATCH, but_not=self._away(now)):
-            if due.account not in self._away(self._desk.clock.now()):
+            if due.account not in self._away(self._desk.clock.now()) and not self._rests(due):
                 done.attempts += self._safely(done, partial(self._look_at, due))
         for code in self._expired():
             done.orders += self._safely(done, partial(self._close, code))
@@ -82,7 +85,23 @@ class Sweeper:
         """Accounts (channel, merchant) whose gateway did not answer a moment ago: each question
         would cost the whole time-out again, and everything else would wait for it."""
         rest = timedelta(seconds=AWAY_REST_S)
-        return [account for account, at in self._away_since.items() if at <= now < at + rest]
+        silent = {account for account, at in self._away_since.items() if at <= now < at + rest}
+        self._resting = {account for account in self._resting if self._guard_rests(*account)}
+        return [*silent, *(self._resting - silent)]
+
+    def _rests(self, due: store.DueAttempt) -> bool:
+        """Whether the gateway's guard would turn the question away: then it is not even taken on,
+        and its turn comes when the rest is over, however often it was asked before."""
+        if not self._guard_rests(*due.account):
+            return False
+        self._resting.add(due.account)
+        return True
+
+    def _guard_rests(self, channel: str, merchant: str) -> bool:
+        try:
+            return is_resting(self._desk.gateways.of(merchant)[channel])
+        except (MerchantUnusable, KeyError):
+            return False  # told where the attempt is looked at
 
     def _expired(self) -> list[str]:
         """The next expired orders, going round: one that cannot be closed holds up no other."""

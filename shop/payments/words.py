@@ -14,12 +14,11 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from shop.errors import GatewayAway, GatewayUnsure, PaymentRefused, ShopError
+from shop.errors import GatewayAway, GatewayUnsure, PaymentRefused, ShopError, Superseded
 from shop.gateways.base import Outcome
 from shop.payments.errors import (
     AccountUnsure,
     AmountRefused,
-    ClosedAtGateway,
     GatewayBusy,
     GatewayResting,
     KnownAtGateway,
@@ -48,18 +47,17 @@ class Reason(StrEnum):
 
 _CODES: Final[Mapping[Reason, tuple[str, ...]]] = {
     Reason.AWAY: (
-        *("timeout", "unreachable", "server_error", "bad_signature", "bad_answer"),
-        *("SYSTEM_ERROR", "SERVICE_UNAVAILABLE", "ACQ.SYSTEM_ERROR", "20000", "isp.unknow-error"),
-        # Nothing the member could do about it: asked after until the gateway says more.
-        *("no_ticket", "ORDER_NOT_EXIST", "RESOURCE_NOT_EXISTS", "ACQ.TRADE_NOT_EXIST"),
-        *("STATEMENT_CREATING", "NO_STATEMENT_EXIST", "INVALID_REQUEST"),
+        *("timeout", "unreachable", "server_error", "bad_signature", "bad_answer", "no_ticket"),
+        *("SYSTEM_ERROR", "SERVICE_UNAVAILABLE", "ACQ.SYSTEM_ERROR"),
+        *("20000", "isp.unknow-error", "aop.unknow-error"),
+        # Nothing that a member could do about it: asked after until the gateway says more.
+        *("ORDER_NOT_EXIST", "ACQ.TRADE_NOT_EXIST", "INVALID_REQUEST"),
     ),
     Reason.RESTING: ("gateway_resting",),
     Reason.BUSY: ("gateway_busy",),
     Reason.LIMIT: (
-        *("RULE_LIMIT", "TRADE_ERROR", "NOT_ENOUGH", "ACQ.TOTAL_FEE_EXCEED"),
-        *("ACQ.BUYER_PAYMENT_AMOUNT_DAY_LIMIT_ERROR", "ACQ.BEYOND_PAY_RESTRICTION"),
-        "ACQ.SELLER_BALANCE_NOT_ENOUGH",
+        *("RULE_LIMIT", "TRADE_ERROR", "ACQ.TOTAL_FEE_EXCEED", "ACQ.BEYOND_PAY_RESTRICTION"),
+        "ACQ.BUYER_PAYMENT_AMOUNT_DAY_LIMIT_ERROR",
     ),
     Reason.ACCOUNT: (
         *("USER_ACCOUNT_ABNORMAL", "ACQ.BUYER_ENABLE_STATUS_FORBID"),
@@ -73,24 +71,24 @@ _CODES: Final[Mapping[Reason, tuple[str, ...]]] = {
     ),
     Reason.CLOSED: ("ORDER_CLOSED", "ACQ.TRADE_HAS_CLOSE"),
     Reason.KNOWN: (
-        *("OUT_TRADE_NO_USED", "ORDERPAID", "ORDER_PAID"),
-        *("ACQ.TRADE_HAS_SUCCESS", "ACQ.CONTEXT_INCONSISTENT", "ACQ.DISCORDANT_REPEAT_REQUEST"),
-        *("ACQ.TRADE_STATUS_ERROR", "ACQ.REASON_TRADE_STATUS_INVALID"),
-        "ACQ.REASON_ILLEGAL_STATUS",
+        *("OUT_TRADE_NO_USED", "ORDERPAID", "ORDER_PAID", "ACQ.TRADE_HAS_SUCCESS"),
+        *("ACQ.CONTEXT_INCONSISTENT", "ACQ.TRADE_STATUS_ERROR"),
+        *("ACQ.REASON_TRADE_STATUS_INVALID", "ACQ.REASON_ILLEGAL_STATUS"),
     ),
-    Reason.TOO_OFTEN: ("FREQUENCY_LIMITED", "40005"),
+    Reason.TOO_OFTEN: ("FREQUENCY_LIMITED", "40005", "isv.app-call-limited"),
 }
 
 REASONS: Final[Mapping[str, Reason]] = MappingProxyType(
     {code: reason for reason, codes in _CODES.items() for code in codes}
 )
-"""Every code that is known, by what it means for a member."""
+"""The codes of opening, asking after and closing a payment, by what they mean for a member."""
 
-_REFUSED: Final[Mapping[Reason, type[PaymentRefused]]] = {
+_REFUSED: Final[Mapping[Reason, type[ShopError]]] = {
     Reason.LIMIT: AmountRefused,
     Reason.WORD: WordRefused,
     Reason.MERCHANT: MerchantRefused,
-    Reason.CLOSED: ClosedAtGateway,
+    # Nobody refuses a number that is new: somebody else went on with the order, and closed it.
+    Reason.CLOSED: Superseded,
 }
 
 _UNSURE: Final[Mapping[Reason, type[GatewayUnsure]]] = {
@@ -111,10 +109,12 @@ _NOT_SENT: Final[Mapping[Reason, type[GatewayAway]]] = {
 def words_for(fault_code: str, outcome: Outcome, *, sent: bool = True) -> type[ShopError]:
     """The error that says it, to be raised with `order_code`, `channel` and `fault_code`.
 
-    A `PaymentRefused` where the gateway refused for good, a `GatewayAway` where nothing was
-    `sent`, else a `GatewayUnsure`. A code that nobody knows says no more than its outcome does.
+    A `PaymentRefused` where the gateway refused for good, a `GatewayAway` where nothing was `sent`,
+    else a `GatewayUnsure`. A code that nobody knows says no more than its outcome does.
     """
     reason = REASONS.get(fault_code)
+    if reason is None and fault_code.startswith(("isv.", "aop.")):
+        reason = Reason.MERCHANT  # Alipay's detail to 20001 and 40001 to 40006
     if not sent:
         return _NOT_SENT.get(reason, GatewayAway) if reason else GatewayAway
     if outcome is Outcome.FAILED:

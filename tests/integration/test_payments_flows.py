@@ -14,6 +14,7 @@ from shop.errors import (
     OutOfStock,
     WrongChannel,
 )
+from shop.gateways.guard_retry import TRIES_MAX
 from shop.payments.contract import PayCommand
 from shop.payments.resolve import Resolution, resolve
 from shop.payments.settle import Applied, Money, apply_money
@@ -46,9 +47,10 @@ def buyer(shop: Shop) -> Iterator[Buyer]:
     assert shop.broken() == []
 
 
-def fail_next(buyer: Buyer, channel: str, op: str, kind: str) -> None:
-    """The gateway's next call of this kind goes wrong."""
-    buyer.shop.kit.sandbox.post("/admin/faults", {"channel": channel, "op": op, "kind": kind})
+def fail_next(buyer: Buyer, channel: str, op: str, kind: str, *, times: int = 1) -> None:
+    """The gateway's next requests of this kind go wrong."""
+    fault = {"channel": channel, "op": op, "kind": kind, "times": times}
+    buyer.shop.kit.sandbox.post("/admin/faults", fault)
 
 
 def end_attempt(buyer: Buyer, code: str) -> Resolution:
@@ -151,7 +153,7 @@ def test_a_change_of_channel_waits_for_a_clear_word_of_the_old_gateway(
 ) -> None:
     code = buyer.order()
     buyer.pay(code, "wechatpay")
-    fail_next(buyer, "wechatpay", op, "drop_before_effect")
+    fail_next(buyer, "wechatpay", op, "drop_before_effect", times=TRIES_MAX)
     with pytest.raises(GatewayUnsure):
         buyer.pay(code, "alipay")
     assert (buyer.state(code), len(buyer.attempts(code))) == ("paying", 1)
@@ -289,7 +291,7 @@ def test_an_expired_payment_that_was_paid_in_time_is_paid(buyer: Buyer) -> None:
 def test_an_expired_payment_stays_open_until_its_gateway_can_be_asked(buyer: Buyer) -> None:
     code = buyer.order()
     buyer.pay(code, "wechatpay")
-    fail_next(buyer, "wechatpay", "query", "http500")
+    fail_next(buyer, "wechatpay", "query", "http500", times=TRIES_MAX)
     buyer.sweep(after_s=EXPIRY_S + 60)
     assert buyer.state(code) == "paying"
     # Points and goods are held for it, so it is asked after again within a minute.
