@@ -145,7 +145,7 @@ def _payer(body: dict[str, Any]) -> str:
 def _scene(body: dict[str, Any], *, required: bool) -> str:
     """The member's address. An H5 payment needs it, and the kind of the scene."""
     scene = part(body, "scene_info", required=required)
-    if not scene:
+    if not scene and not required:
         return ""
     address = text(scene, "payer_client_ip", 45, at="/scene_info")
     try:
