@@ -1,8 +1,6 @@
 """Key material, checked when the shop starts: a wrong key must not be found out by a shopper.
 
-Every error names the variable in the environment and says how to mend it. Keys are handed to the
-gateway libraries in the one form that all of them read: PEM, PKCS#8 or SubjectPublicKeyInfo, with
-plain line feeds (wechatpayv3 reads neither PKCS#1 nor CRLF).
+Every error names the variable in the environment and says how to mend it.
 """
 
 import re
@@ -10,10 +8,6 @@ import re
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
     load_pem_private_key,
     load_pem_public_key,
 )
@@ -69,16 +63,6 @@ def public_key(pem: str, variable: str, *, own: RSAPrivateKey, own_variable: str
             "public key, which its merchant portal shows."
         )
     return key
-
-
-def private_pem(key: RSAPrivateKey) -> str:
-    """PKCS#8 PEM."""
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-
-
-def public_pem(key: RSAPublicKey) -> str:
-    """SubjectPublicKeyInfo PEM."""
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def apiv3_key(text: str, variable: str) -> str:

@@ -8,10 +8,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.contracts import wechatpay
+from tests.contracts import alipay, wechatpay
 from tests.contracts.replay import FOLDER
 
-CHANNELS = {wechatpay.CHANNEL: wechatpay.record}
+CHANNELS = {wechatpay.CHANNEL: wechatpay.record, alipay.CHANNEL: alipay.record}
 
 
 def main(names: list[str]) -> None:
