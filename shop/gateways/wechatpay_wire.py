@@ -10,7 +10,6 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from wechatpayv3 import WeChatPay as Library
@@ -91,10 +90,9 @@ class Wire(Core):  # type: ignore[misc]  # the library has no annotations
         The address must be on the gateway's own host, as it gets our signature. Files are not
         signed. Raises TransportFault.
         """
-        base, target = urlsplit(self._gate_way), urlsplit(url)
-        if (target.scheme, target.netloc) != (base.scheme, base.netloc):
+        if not url.startswith(f"{self._gate_way}/"):
             raise TransportFault("bad_answer", "the file is not on the gateway's own host")
-        path = url[len(f"{target.scheme}://{target.netloc}") :]
+        path = url.removeprefix(self._gate_way)
         return self._transport.download(
             "GET",
             url,
