@@ -261,14 +261,14 @@ def _i5_fences(connection: Connection) -> Iterator[str]:
 def _i6_notices(connection: Connection) -> Iterator[str]:
     for row in _rows(
         connection,
-        "SELECT channel, notice_id, COUNT(*) AS n FROM notices WHERE notice_id IS NOT NULL"
-        " GROUP BY channel, notice_id HAVING COUNT(*) > 1",
+        "SELECT channel, merchant, notice_id, COUNT(*) AS n FROM notices"
+        " WHERE notice_id IS NOT NULL GROUP BY channel, merchant, notice_id HAVING COUNT(*) > 1",
     ):
         yield f"I6 {row['channel']} notice {row['notice_id']} is stored {row['n']} times"
     for row in _rows(
         connection,
         "SELECT n.notice_id, n.out_trade_no FROM notices n LEFT JOIN payment_attempts a"
-        " ON a.out_trade_no = n.out_trade_no AND a.state = 'succeeded'"
+        " ON a.out_trade_no = n.out_trade_no AND a.merchant = n.merchant AND a.state = 'succeeded'"
         " WHERE n.state = 'applied' AND n.outcome IN ('settled', 'surplus', 'already_applied')"
         " AND a.id IS NULL",
     ):

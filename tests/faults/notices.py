@@ -20,11 +20,15 @@ from tests.shopkit import Sandbox
 
 
 class Callbacks:
-    """Makes callbacks of one sandbox's gateways to one shop."""
+    """Makes callbacks of one sandbox's gateways to one shop, for one of its merchants."""
 
-    def __init__(self, sandbox: Sandbox, shop_url: str) -> None:
+    def __init__(self, sandbox: Sandbox, shop_url: str, merchant_name: str = "default") -> None:
         self._shop_url = shop_url
+        self._suffix = "" if merchant_name == "default" else f"/{merchant_name}"
         gateway, merchant = sandbox.folder / "gateway", sandbox.folder / "merchant"
+        if self._suffix:
+            gateway = gateway / "merchants" / merchant_name
+            merchant = sandbox.folder / "merchants" / merchant_name
         identity = json.loads((gateway / "identity.json").read_bytes())
 
         def pair(owner_is_gateway: bool, stem: str, public: str) -> KeyPair:
@@ -78,7 +82,8 @@ class Callbacks:
         return self._call("alipay", headers, sign_alipay_notice(self.alipay_keys, fields))
 
     def _call(self, channel: str, headers: Mapping[str, str], body: bytes) -> Call:
-        return Call(url=f"{self._shop_url}/webhooks/{channel}", headers=headers, body=body)
+        url = f"{self._shop_url}/webhooks/{channel}{self._suffix}"
+        return Call(url=url, headers=headers, body=body)
 
 
 def is_acknowledged(channel: str, status: int, body: bytes) -> bool:
