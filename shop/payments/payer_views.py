@@ -1,7 +1,8 @@
 """Who is about to pay: asked silently where the browser is WeChat's own and JSAPI needs to know.
 
-The page is loaded twice: `learn_payer` sends the first load to the gateway's login, whose answer
+The page is loaded twice: `learn_payer` leads the first load to the gateway's login, whose answer
 comes back to `come_back`; that stores the openid in the member's session and leads on to the page.
+It leads by a page and not by a redirect: our policy lets no form end at another host.
 What goes wrong there keeps nobody from paying: without an openid it is by QR code.
 """
 
@@ -9,7 +10,7 @@ import secrets
 from hmac import compare_digest
 
 import structlog
-from flask import Blueprint, redirect, request, session, url_for
+from flask import Blueprint, redirect, render_template, request, session, url_for
 from werkzeug.wrappers import Response
 
 from shop.gateways.base import LoginRefused, PayerLogin, Product
@@ -45,8 +46,8 @@ def can_learn_payer(merchant: str) -> bool:
     return login is not None and session.get(ASKED_KEY, {}).get("appid") != login.appid
 
 
-def learn_payer(merchant: str) -> Response | None:
-    """Where to send this load of a page first, or None where there is nothing to learn."""
+def learn_payer(merchant: str) -> str | None:
+    """The page that leads to the login first, or None where there is nothing to learn."""
     login = _login(merchant)
     if login is None or not can_learn_payer(merchant):
         return None
@@ -58,7 +59,7 @@ def learn_payer(merchant: str) -> Response | None:
         "next": request.full_path.removesuffix("?"),
     }
     back = f"{parts().settings.public_url}{url_for('payer.come_back')}"
-    return redirect(login.authorize_url(back, state), 303)
+    return render_template("payments/payer.html", address=login.authorize_url(back, state))
 
 
 @blueprint.get("/pay/wechat/openid")
