@@ -78,7 +78,7 @@ def _trade_bill() -> Answer:
     if packed not in {None, "GZIP"}:
         checks.bad("tar_type", "GZIP, or nothing", packed, "query")
     start_ms = _start_of(request.args.get("bill_date", ""))
-    _check_ready(start_ms, now, at_once=box.config.bills_at_once)
+    check_ready(start_ms, now, at_once=box.config.bills_at_once)
     token = chance.token()
     with box.store.write() as tx:
         content = bill(tx, caller().identity, kind, start_ms)
@@ -126,7 +126,7 @@ def _start_of(date: str) -> int:
     return start_ms
 
 
-def _check_ready(start_ms: int, now: int, *, at_once: bool) -> None:
+def check_ready(start_ms: int, now: int, *, at_once: bool) -> None:
     """A day that has not begun has no bill; one that is not over, or just is, none so far."""
     if now < start_ms:
         raise ApiError(400, "INVALID_REQUEST", "账单日期不能晚于当日")
