@@ -178,8 +178,8 @@ def test_each_type_of_bill_has_its_own_rows_and_columns(
 
 def test_a_day_ends_at_midnight_in_beijing(server: Running, merchant: Merchant) -> None:
     last, first = (paid(server, merchant, ago(25), total) for total in (5, 6))
-    moved(server, "trades", "paid_at_ms", "out_trade_no", last, "2026-03-04 23:59:59")
-    moved(server, "trades", "paid_at_ms", "out_trade_no", first, "2026-03-05 00:00:00")
+    moved(server, "trades", "paid_at_ms", "out_trade_no", last, f"{ago(26)} 23:59:59")
+    moved(server, "trades", "paid_at_ms", "out_trade_no", first, f"{ago(25)} 00:00:00")
     for day, total in ((ago(26), "0.05"), (ago(25), "0.06")):
         rows, _ = bill(merchant, day)
         assert [row["订单金额"] for row in rows] == [total]
@@ -234,6 +234,15 @@ def test_what_is_downloaded_is_what_was_hashed_whatever_happens_meanwhile(
         assert hashlib.sha1(file.content).hexdigest() == told["hash_value"]  # noqa: S324
         # Bills are believed by their hash: the file itself is not signed.
         assert not [name for name in file.headers if name.lower().startswith("wechatpay-")]
+
+
+def test_the_bill_of_a_day_can_be_had_on_that_day(server: Running, merchant: Merchant) -> None:
+    out_trade_no = number()
+    body = json.dumps(merchant.native(out_trade_no, 14, NOTIFY)).encode()
+    merchant.wechatpay_request("POST", "/v3/pay/transactions/native", body)
+    server.post(f"/admin/trades/{out_trade_no}/pay?notice=no")
+    day = server.trade(out_trade_no)["charges"][0]["at"][:10]
+    assert out_trade_no in {row["商户订单号"] for row in bill(merchant, day)[0]}
 
 
 def test_the_address_asks_for_a_signature_and_dies(server: Running, merchant: Merchant) -> None:
