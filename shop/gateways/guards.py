@@ -8,6 +8,7 @@ import structlog
 from shop.gateways.base import Cancelling, Gateway
 from shop.gateways.guard import CancellingGuard, Guard, Host, Places
 from shop.gateways.guard_circuit import Circuit
+from shop.gateways.guard_login import GuardedLogin
 from shop.gateways.guard_observe import GatewayObserver
 
 log = structlog.get_logger("payonce.gateways")
@@ -41,15 +42,23 @@ class Guards:
         """The gateway of a merchant, guarded. `base_url` says on which host it is."""
         channel, host = gateway.channel, urlsplit(base_url).netloc
         with self._lock:
-            at = self._hosts.get((channel, host))
-            if at is None:
-                circuit = self._circuit(channel, host)
-                at = self._hosts[channel, host] = Host(Places(self._concurrency), circuit)
+            at = self._host(channel, host)
+            login_at = self._host(channel, "login")
             account = self._accounts.get((channel, merchant))
             if account is None:
                 account = self._accounts[channel, merchant] = self._circuit(channel, merchant)
         kind = CancellingGuard if isinstance(gateway, Cancelling) else Guard
-        return kind(gateway, at, account, self._observer)
+        guard = kind(gateway, at, account, self._observer)
+        if gateway.payer_login is not None:
+            guard.payer_login = GuardedLogin(gateway.payer_login, login_at, channel, self._observer)
+        return guard
+
+    def _host(self, channel: str, name: str) -> Host:
+        found = self._hosts.get((channel, name))
+        if found is None:
+            made = Host(Places(self._concurrency), self._circuit(channel, name))
+            found = self._hosts[channel, name] = made
+        return found
 
     def _circuit(self, channel: str, whose: str) -> Circuit:
         def changed(opened: bool) -> None:

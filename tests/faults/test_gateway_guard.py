@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from inspect import get_annotations
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shop.clock import SystemClock
-from shop.gateways.base import Cancelling, Gateway, Outcome, Product
+from shop.gateways.base import Cancelling, Gateway, LoginRefused, Outcome, Product
 from shop.gateways.guard import BUSY, RESTING, Guard, Places, is_resting
 from shop.gateways.guard_circuit import Circuit
 from shop.gateways.guard_observe import GatewayObserver
@@ -327,6 +329,32 @@ def test_the_guard_has_every_call_of_a_gateway_itself() -> None:
     calls = {name for name, one in vars(Gateway).items() if callable(one) and name[0] != "_"}
     assert calls >= {"prepay", "query", "refund"}
     assert calls - set(vars(Guard)) == set()
+
+
+def test_the_guard_has_every_property_of_its_gateway(server: GatewayServer) -> None:
+    jsapi = replace(
+        KEYS.settings(server.url),
+        products=("native", "jsapi"),
+        app_secret="s" * 32,
+        openid_url=f"http://127.0.0.1:{free_port()}/sns/oauth2/access_token",
+    )
+    guards = Guards(concurrency=2, failures=FAILURES, rest_ms=FOREVER_MS)
+    real = WeChatPay(jsapi, connect_timeout_ms=500, read_timeout_ms=500, clock=SystemClock())
+    guarded = guards.around(real, merchant="default", base_url=server.url)
+    assert set(get_annotations(Gateway)) == {"channel", "products", "payer_login"}
+    assert (guarded.channel, guarded.products) == (real.channel, real.products)
+    assert real.payer_login is not None
+    login, back = guarded.payer_login, ("http://x/back", "state")
+    assert login is not None
+    assert login.appid == real.payer_login.appid
+    assert login.authorize_url(*back) == real.payer_login.authorize_url(*back)
+    said = []
+    for _ in range(FAILURES + 1):
+        with pytest.raises(LoginRefused) as refused:
+            login.openid_of("code")
+        said.append(refused.value.code)
+    assert said == ["unreachable"] * FAILURES + [RESTING]
+    assert not is_resting(guarded), "who tells the openid is another host"
 
 
 def test_who_cannot_cancel_cannot_cancel_when_guarded_either(server: GatewayServer) -> None:
