@@ -45,8 +45,17 @@ class Browser:
     """One browser with an empty profile, of one size and language."""
 
     def __init__(
-        self, base_url: str, *, size: str = "desktop", language: str = "en", scripts: bool = True
+        self,
+        base_url: str,
+        *,
+        size: str = "desktop",
+        language: str = "en",
+        scripts: bool = True,
+        user_agent: str = "",
+        first_script: str = "",
     ) -> None:
+        """`user_agent` is what the browser says of itself; `first_script` runs in every page before
+        the page's own, as an app's browser adds to the pages that it shows."""
         self.base_url = base_url
         self.size = size
         self.folder = make_folder("chromium")
@@ -67,6 +76,10 @@ class Browser:
             deviceScaleFactor=1,
             mobile=size == "phone",
         )
+        if user_agent:
+            self.command("Emulation.setUserAgentOverride", userAgent=user_agent)
+        if first_script:
+            self.command("Page.addScriptToEvaluateOnNewDocument", source=first_script)
         if not scripts:
             self.command("Emulation.setScriptExecutionDisabled", value=True)
 
