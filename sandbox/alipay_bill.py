@@ -38,8 +38,11 @@ SUMMARY_COLUMNS = (
 DAY_READY = timedelta(hours=9)
 MONTH_READY = timedelta(days=2)
 LINK_LIFE_MS = 30_000
+# A row is one line, whatever a subject holds.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _MONTH = re.compile(r"\d{4}-\d{2}", re.ASCII)
+FIRST_YEAR = 2016
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,19 +74,22 @@ class Row:
 
 
 def period(bill_date: str) -> Period | None:
-    """Of yyyy-MM-dd or yyyy-MM; None for anything else."""
+    """Of yyyy-MM-dd or yyyy-MM, from 2016 on; None for anything else."""
+    label = bill_date.replace("-", "")
     try:
         if _DAY.fullmatch(bill_date):
             start = datetime.strptime(bill_date, "%Y-%m-%d").replace(tzinfo=clock.BEIJING)
-            end = start + timedelta(days=1)
-            return Period(label=f"{start:%Y%m%d}", start=start, end=end, ready=end + DAY_READY)
-        if _MONTH.fullmatch(bill_date):
+            end, late = start + timedelta(days=1), DAY_READY
+        elif _MONTH.fullmatch(bill_date):
             start = datetime.strptime(bill_date, "%Y-%m").replace(tzinfo=clock.BEIJING)
-            end = (start + timedelta(days=31)).replace(day=1)
-            return Period(label=f"{start:%Y%m}", start=start, end=end, ready=end + MONTH_READY)
+            end, late = (start + timedelta(days=31)).replace(day=1), MONTH_READY
+        else:
+            return None
+        if start.year < FIRST_YEAR:
+            return None
+        return Period(label=label, start=start, end=end, ready=end + late)
     except (ValueError, OverflowError):
-        pass
-    return None
+        return None
 
 
 def offer(tx: sqlite3.Connection, call: Call, base_url: str, *, at_once: bool) -> str:
@@ -228,8 +234,9 @@ def _detail(account: str, wanted: Period, found: list[Row], now: int) -> str:
 def _line(row: Row) -> list[str]:
     amount = _yuan(row.amount_fen)
     kind = "退款" if row.out_request_no else "交易"
+    subject = _CONTROL.sub(" ", row.subject)
     return [
-        *(f"{row.trade_no}\t", f"{row.out_trade_no}\t", f"{kind}\t", row.subject),
+        *(f"{row.trade_no}\t", f"{row.out_trade_no}\t", f"{kind}\t", subject),
         *(clock.plain(row.created_at_ms), clock.plain(row.at_ms), "\t", "\t", "\t", "\t"),
         *(f"*员({alipay_objects.BUYER_LOGON_ID})\t", amount, amount, "0.00", "0.00", "0.00"),
         *("0.00", "0.00", "", "0.00\t", "0.00", f"{row.out_request_no}\t", "0.00", "0.00", ""),

@@ -6,6 +6,7 @@ import secrets
 import shutil
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 import requests
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sandbox import sandbox_of
+from sandbox import alipay_bill, clock, sandbox_of
 from tests.integration.sandbox_kit import BEIJING, Merchant, Running, number, running
 
 BILL = "alipay.data.dataservice.bill.downloadurl.query"
@@ -69,7 +72,12 @@ def tables(server: Running, bill_date: str) -> dict[str, str]:
     """The bill's tables by the end of their names, decoded."""
     answer = requests.get(ask(server, bill_date)["bill_download_url"], timeout=20)
     answer.raise_for_status()
-    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+    return unpacked(answer.content)
+
+
+def unpacked(content: bytes) -> dict[str, str]:
+    """The tables of a ZIP by the end of their names, decoded."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert archive.testzip() is None
         found = {}
         for entry in archive.infolist():
@@ -112,6 +120,51 @@ def test_the_detail_has_each_payment_and_each_refund_and_the_summary_their_sums(
     assert Decimal(total["实收净额（元）"]) == sum(Decimal(r["商家实收（元）"]) for r in rows)
 
 
+numbers = st.text("abcXYZ_0189", min_size=1, max_size=64)
+written_rows = st.builds(
+    alipay_bill.Row,
+    trade_no=st.text("0123456789", min_size=28, max_size=28),
+    out_trade_no=numbers,
+    subject=st.text(max_size=40),
+    created_at_ms=st.integers(0, 2**41),
+    at_ms=st.integers(0, 2**41),
+    amount_fen=st.integers(1, 10**10),
+    out_request_no=st.just(""),
+)
+
+
+@given(st.lists(st.tuples(written_rows, st.none() | numbers), max_size=5))
+def test_any_payments_and_refunds_can_be_read_back(
+    sandbox: Running, made: list[tuple[alipay_bill.Row, str | None]]
+) -> None:
+    found = [
+        row if refund is None else replace(row, amount_fen=-row.amount_fen, out_request_no=refund)
+        for row, refund in made
+    ]
+    wanted = alipay_bill.period("2016-10-24")
+    assert wanted is not None
+    identity = sandbox_of(sandbox.app).merchants.of("default").identity
+    content = alipay_bill.archive(identity, wanted, found, clock.now_ms())
+    rows = details(unpacked(content)["业务明细.csv"])
+    assert [
+        (r["支付宝交易号"], r["商户订单号"], int(Decimal(r["商家实收（元）"]) * 100)) for r in rows
+    ] == [(f"{one.trade_no}\t", f"{one.out_trade_no}\t", one.amount_fen) for one in found]
+    assert [r["退款批次号/请求号"].strip() for r in rows] == [one.out_request_no for one in found]
+
+
+dates = st.dates().map(str)
+
+
+@given(st.text(max_size=15) | dates | dates.map(lambda day: day[:7]))
+def test_any_date_is_a_day_a_month_or_none(text: str) -> None:
+    wanted = alipay_bill.period(text)
+    if wanted is not None:
+        assert wanted.label == text.replace("-", "") >= "2016"
+        start_ms, end_ms = wanted.bounds_ms
+        days = (end_ms - start_ms) / DAY_MS
+        assert days == 1 if len(text) == 10 else days in {28, 29, 30, 31}
+
+
 def test_a_month_has_its_days_and_a_sign_that_gbk_lacks_is_a_question_mark(
     server: Running,
 ) -> None:
@@ -132,6 +185,7 @@ def test_a_day_without_payments_has_no_bill(server: Running) -> None:
         ("signcustomer", today()),
         ("trade", today(1)),
         ("trade", "20161024"),
+        ("trade", "2015-12-31"),
         ("trade", "2016-13"),
         ("trade", "2016-02-30"),
     ],
