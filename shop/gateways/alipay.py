@@ -74,7 +74,8 @@ class Alipay(Gateway, Cancelling):
         For a page nobody is asked, and the outcome is always SUCCEEDED: see `alipay_pages`. Its
         `sent` is nevertheless True: the member's browser will send it, whenever it likes.
         """
-        self._require(request.product)
+        if request.product not in self.products:
+            raise ValueError(f"{request.product} is not a product of this merchant")
         if request.product is not Product.PRECREATE:
             return PrepayResult(outcome=Outcome.SUCCEEDED, ticket=page_ticket(request))
         number = our_number(request.out_trade_no)
@@ -98,8 +99,10 @@ class Alipay(Gateway, Cancelling):
         return _read_precreate(reply.fields, number)
 
     def hand_over(self, product: Product, ticket: str, *, return_url: str = "") -> HandOver:
-        """See `Gateway`. The address of a page is signed anew each time."""
-        self._require(product)
+        """See `Gateway`. The address of a page is signed anew each time.
+
+        A payment that was opened can be paid, though the product is not offered any more.
+        """
         if product is Product.PRECREATE:
             return HandOver(qr_text=ticket)
         return HandOver(url=page_address(self._wire, product, ticket, return_url))
@@ -165,10 +168,6 @@ class Alipay(Gateway, Cancelling):
         at other statuses they do not say. The message is not sent: Alipay reads none.
         """
         return Acknowledgement(status=200, body="failure", content_type="text/plain")
-
-    def _require(self, product: Product) -> None:
-        if product not in self.products:
-            raise ValueError(f"{product} is not a product of this merchant")
 
 
 def _read_precreate(fields: Mapping[str, Any], number: str) -> PrepayResult:

@@ -63,6 +63,8 @@ def page_address(wire: Wire, product: Product, ticket: str, return_url: str) -> 
 
     Raises ValueError for what is no ticket of this product.
     """
+    if product not in METHODS:
+        raise ValueError(f"{product} is not paid on a page of Alipay's")
     method, product_code = METHODS[product]
     try:
         made: Any = json.loads(ticket)

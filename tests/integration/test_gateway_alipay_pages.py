@@ -175,8 +175,18 @@ def test_a_product_without_a_contract_is_our_own_mistake(product: Product) -> No
     gateway = connected(settings(products=()))
     with pytest.raises(ValueError, match="not a product of this merchant"):
         gateway.prepay(request_for(product))
-    with pytest.raises(ValueError, match="not a product of this merchant"):
-        gateway.hand_over(product, "{}")
+
+
+@pytest.mark.parametrize("product", PAGES)
+def test_what_was_opened_can_be_paid_though_it_is_not_offered_any_more(product: Product) -> None:
+    ticket = SHARED.prepay(request_for(product)).ticket
+    assert ticket is not None
+    assert connected(settings(products=("precreate",))).hand_over(product, ticket).url is not None
+
+
+def test_another_gateways_product_cannot_be_handed_over() -> None:
+    with pytest.raises(ValueError, match="not paid on a page"):
+        SHARED.hand_over(Product.H5, "{}")
 
 
 @examples(deadline=None, max_examples=50)
