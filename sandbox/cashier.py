@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from sandbox import clock, events, notices, texts, trades
+from sandbox import clock, events, listing, notices, texts, trades
 from sandbox.core import sandbox
 from sandbox.money import yuan
 from sandbox.notices import Delivery, Notice, Wish
@@ -35,7 +35,8 @@ class NoticeLine:
     deliveries: list[Delivery]
 
 
-def _page(template: str, status: int = 200, **context: object) -> Response:
+def page(template: str, status: int = 200, **context: object) -> Response:
+    """A page in the reader's language."""
     lang = texts.language()
     body = render_template(
         template,
@@ -71,17 +72,17 @@ def show(channel: str, token: str) -> AnyResponse:
             trade, works = trades.by_code(tx, channel, token, now)
             if works:
                 trade = trades.scan(tx, trade, now)
-            lines = _lines(tx, notices.of_trade(tx, trade.id))
+            lines = notice_lines(tx, notices.of_trade(tx, trade.id))
             late_ms = events.late_payment_due_ms(tx, trade)
     except Refusal:
         shown = channel if channel in CHANNELS else "wechatpay"
-        return _page("unknown.html", 404, channel=shown, state="unknown")
+        return page("unknown.html", 404, channel=shown, state="unknown")
     state = shown_state(trade, works, now)
     redirect_url = request.values.get("redirect_url", "")
     back = way_back(box, trade, redirect_url, now)
     said = _said()
     waiting = late_ms is not None or any(line.notice.state == "waiting" for line in lines)
-    return _page(
+    return page(
         "cashier.html",
         trade=trade,
         channel=channel,
@@ -161,7 +162,8 @@ def _late_s() -> int:
     return min(max(seconds, 1), MAX_LATE_S)
 
 
-def _lines(tx: sqlite3.Connection, found: list[Notice]) -> list[NoticeLine]:
+def notice_lines(tx: sqlite3.Connection, found: list[Notice]) -> list[NoticeLine]:
+    """Notices with their trade's number and what became of each sending."""
     lines = []
     for notice in found:
         row = tx.execute("SELECT out_trade_no FROM trades WHERE id = ?", (notice.trade_id,))
@@ -172,7 +174,7 @@ def _lines(tx: sqlite3.Connection, found: list[Notice]) -> list[NoticeLine]:
 
 @blueprint.get("/")
 def index() -> Response:
-    """The last trades, and the last notices with what became of each sending."""
+    """What each gateway has seen, the last trades, and the last notices with their sendings."""
     now = clock.now_ms()
     with sandbox().store.read() as tx:
         rows = trades.newest(tx, INDEX_ROWS)
@@ -180,9 +182,10 @@ def index() -> Response:
             row["trade_id"]: row["token"]
             for row in tx.execute("SELECT trade_id, token FROM codes WHERE replaced = 0")
         }
-        lines = _lines(tx, notices.newest(tx, INDEX_ROWS))
+        lines = notice_lines(tx, notices.newest(tx, INDEX_ROWS))
+        counts = listing.counts(tx)
     shown = [(trade, shown_state(trade, True, now), links.get(trade.id)) for trade in rows]
-    return _page("index.html", trades=shown, lines=lines)
+    return page("index.html", trades=shown, lines=lines, counts=counts)
 
 
 @blueprint.get("/favicon.ico")
