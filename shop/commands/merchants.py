@@ -19,7 +19,7 @@ from config.settings import SettingsError
 from shop.commands.tables import table
 from shop.gateways.base import Gateway, Outcome
 from shop.merchants import service
-from shop.merchants.errors import UnknownMerchant
+from shop.merchants.errors import MerchantUnusable, UnknownMerchant
 from shop.wiring import make_gateways, parts
 
 log = structlog.get_logger("payonce.merchants")
@@ -187,6 +187,10 @@ def in_sentences() -> Iterator[None]:
     except UnknownMerchant as error:
         raise click.ClickException(
             f"There is no merchant {error.fields['merchant']!r}: see `merchants list`."
+        ) from None
+    except MerchantUnusable as error:
+        raise click.ClickException(
+            f"{error.fields['merchant']} cannot be used: {error.fields['trouble']}"
         ) from None
     except (service.MerchantRefused, SettingsError) as error:
         raise click.ClickException(str(error)) from None
