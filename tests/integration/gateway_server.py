@@ -85,6 +85,8 @@ class GatewayServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Head and body go out separately: else the one waits for the other's acknowledgement.
+            disable_nagle_algorithm = True
 
             def setup(self) -> None:
                 super().setup()
