@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO, Final, Protocol, runtime_checkable
 
 
 class Outcome(StrEnum):
@@ -53,6 +53,10 @@ class Product(StrEnum):
     PRECREATE = "precreate"
     PAGE = "page"
     WAP = "wap"
+
+
+BY_BROWSER: Final = frozenset({Product.PAGE, Product.WAP})
+"""Opened by the member's browser: `prepay` asks nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from datetime import date
 from typing import BinaryIO, Final
 
 from shop.gateways.base import (
+    BY_BROWSER,
     Acknowledgement,
     BillResult,
     Cancelling,
@@ -129,6 +130,7 @@ class Guard(Gateway):
             lambda: self._gateway.prepay(request),
             lambda fault: PrepayResult(outcome=Outcome.UNKNOWN, fault=fault, sent=False),
             again=was_not_sent,
+            tells=request.product not in BY_BROWSER,
         )
 
     def query(self, out_trade_no: str) -> QueryResult:
@@ -203,8 +205,12 @@ class Guard(Gateway):
         not_made: Callable[[GatewayFault], R],
         *,
         again: Callable[[R], bool],
+        tells: bool = True,
     ) -> R:
-        """Make the call if it may be made now; `not_made` gives its result if not."""
+        """Make the call if it may be made now; `not_made` gives its result if not.
+
+        `tells`: whether its result says anything of the gateway's health.
+        """
         account = self._account.enter()
         if account is None:
             return not_made(self._turned_away(call, RESTING))
@@ -222,6 +228,8 @@ class Guard(Gateway):
                     result = self._timed(call, ask, again)
                 finally:
                     self._host.places.give_back(place)
+                if not tells:
+                    return result
                 code = fault_code(result)
                 failed_host = code in HOST_FAULTS
                 # A host that does not answer says nothing of the account.

@@ -17,6 +17,8 @@ from shop.clock import SystemClock
 from shop.gateways.alipay import Alipay
 from shop.gateways.alipay_certs import cert_sn
 from shop.gateways.base import Outcome, PrepayRequest, Product
+from shop.gateways.guard import RESTING
+from shop.gateways.guards import Guards
 from tests.integration.alipay_certificates import certified
 from tests.integration.gateway_server import GatewayServer, gateway_server
 from tests.integration.keys import alipay_keys
@@ -222,3 +224,16 @@ def test_a_page_of_another_product_is_no_ticket_of_this_one() -> None:
     assert ticket is not None
     with pytest.raises(ValueError, match="not a ticket of wap"):
         gateway.hand_over(Product.WAP, ticket)
+
+
+def test_a_page_that_was_opened_by_asking_nobody_does_not_say_that_the_gateway_is_well() -> None:
+    with gateway_server() as gone:
+        url = f"{gone.url}/gateway.do"
+    guards = Guards(concurrency=4, failures=3, rest_ms=600_000)
+    guarded = guards.around(connected(settings(base_url=url)), merchant="shop", base_url=url)
+    codes = []
+    for _ in range(4):
+        fault = guarded.query(NUMBER).fault
+        codes.append(fault and fault.code)
+        guarded.prepay(request_for(Product.WAP))
+    assert codes == ["unreachable"] * 3 + [RESTING]
