@@ -49,6 +49,7 @@ from tests.integration.third_party import alipay_trade
 
 DOWNLOAD = "alipay.open.app.alipaycert.download"
 ALL = certified()
+OWN = private_key(ALL.keys.app.private_pem, "KEY")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,11 @@ def running() -> Iterator[GatewayServer]:
 def server(running: GatewayServer) -> GatewayServer:
     running.reset()
     return running
+
+
+@pytest.fixture(scope="module")
+def shared(running: GatewayServer) -> Alipay:
+    return gateway_at(running)
 
 
 def gateway_at(server: GatewayServer) -> Alipay:
@@ -255,9 +261,7 @@ def test_a_download_that_fails_makes_the_answer_unknown_and_not_unsent(
 @examples(deadline=None)
 @given(st.none() | st.binary().map(lambda raw: raw.hex()) | st.text() | st.integers() | st.binary())
 def test_any_content_of_a_certificate_is_refused_in_good_order(content: object) -> None:
-    trusted = Certificates(
-        ALL.settings(), private_key(ALL.keys.app.private_pem, "KEY"), SystemClock()
-    )
+    trusted = Certificates(ALL.settings(), OWN, SystemClock())
     with pytest.raises(UnknownCertificate):
         trusted.for_answer("0" * 32, lambda _: content)
 
@@ -307,6 +311,24 @@ def test_strangers_notices_keep_no_true_answer_from_being_believed(server: Gatew
     result: QueryResult = gateway.query(NUMBER)
     assert result.outcome is Outcome.SUCCEEDED
     assert methods(server) == [DOWNLOAD, METHODS["query"], DOWNLOAD]
+
+
+@examples(deadline=None, max_examples=50)
+@given(st.text(min_size=1) | st.from_regex(r"[0-9a-f]{32}", fullmatch=True))
+def test_a_notice_under_any_other_number_is_refused_in_good_order(
+    running: GatewayServer, shared: Alipay, number: str
+) -> None:
+    running.reset()
+    fields = {**alipay_trade(ALL.keys, NUMBER, "88.88"), "alipay_cert_sn": number}
+    try:
+        signature = sign(ALL.keys.alipay.private_pem, "&".join(sorted(fields)))
+        body = urlencode({**fields, "sign_type": "RSA2", "sign": signature}).encode()
+    except UnicodeEncodeError:  # a lone surrogate cannot be sent at all
+        return
+    with pytest.raises(NoticeRefused) as refused:
+        shared.read_notice({}, body)
+    assert refused.value.reason == "unknown_serial"
+    assert len(running.requests) <= 1
 
 
 def test_a_notice_signed_with_another_known_key_than_it_names_is_refused(
