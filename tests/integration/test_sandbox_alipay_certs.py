@@ -30,6 +30,8 @@ from tests.processes import wait_until
 
 NOTIFY = "http://127.0.0.1:9/notify"
 DOWNLOAD = "alipay.open.app.alipaycert.download"
+# The library reads certificates in a way that pyOpenSSL no longer likes.
+pytestmark = pytest.mark.filterwarnings("ignore:X509.get_issuer:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
