@@ -80,12 +80,20 @@ class Shop:
 
 @contextmanager
 def shop_inside(
-    kind: str, folder: Path, request: pytest.FixtureRequest, sandbox: Sandbox
+    kind: str,
+    folder: Path,
+    request: pytest.FixtureRequest,
+    sandbox: Sandbox,
+    env: dict[str, str] | None = None,
 ) -> Iterator[Shop]:
     """A shop with file locks on a fresh database, migrated and used inside the test."""
     with fresh_database(kind, folder, request) as url:
         kit = ShopKit(
-            database_url=url, lock_url=f"file://{folder / 'locks'}", sandbox=sandbox, folder=folder
+            database_url=url,
+            lock_url=f"file://{folder / 'locks'}",
+            sandbox=sandbox,
+            folder=folder,
+            extra_env=env or {},
         )
         clock = MovableClock()
         # The gateways keep the true time, by which their signatures are judged.
