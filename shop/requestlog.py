@@ -24,24 +24,47 @@ _UNLOGGED = {"health.healthz", "health.readyz", "metrics.show", "payments.status
 log = structlog.get_logger("payonce.http")
 
 
+class _Stderr(logging.Handler):
+    """Where the libraries' records go (kazoo, redis, sqlalchemy …)."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+        except Exception:  # noqa: BLE001 - logging's own way: who logs must not fail of it
+            self.handleError(record)
+
+
 def configure_logging(level: str) -> None:
     """Send our own and the libraries' records to stderr as JSON lines."""
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    # Without the frames' variables: passwords, keys and whole notices are among them.
+    written: list[structlog.types.Processor] = [
+        structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        ),
+        structlog.processors.JSONRenderer(ensure_ascii=False),
+    ]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            # Without the frames' variables: passwords, keys and whole notices are among them.
-            structlog.processors.ExceptionRenderer(
-                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-            ),
-            structlog.processors.JSONRenderer(ensure_ascii=False),
-        ],
+        processors=[*shared, *written],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    handler = _Stderr()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *written],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [one for one in root.handlers if not isinstance(one, _Stderr)] + [handler]
 
 
 def init_app(app: Flask, settings: Settings) -> None:

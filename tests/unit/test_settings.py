@@ -260,3 +260,27 @@ def test_metrics_that_cannot_add_up_or_be_kept_private_are_refused(
     assert refusal({**complete, token: "t" * 32}).startswith(f"{folder} is not set, but {token} is")
     assert refusal({**complete, token: "short", folder: "/srv"}).startswith(f"{token} is too short")
     assert refusal({**complete, folder: ""}).startswith(f"{folder} is empty")
+
+
+@pytest.mark.parametrize(
+    ("command", "change", "said"),
+    [
+        ("seed", {"ORDER_EXPIRY_S": "soon"}, "ORDER_EXPIRY_S='soon': give a whole number"),
+        ("--help", {}, "WECHATPAY_PRIVATE_KEY_FILE: not PEM"),
+    ],
+)
+def test_a_command_with_wrong_settings_says_one_sentence(
+    complete: dict[str, str], command: str, change: dict[str, str], said: str
+) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "wsgi", command],
+        cwd=ROOT,
+        env={**os.environ, **complete, **change},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2, run.stderr
+    [line] = run.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert said in line
