@@ -8,8 +8,7 @@ The lock is for order and cost. It is never what safety rests on: whatever is pr
 a fence lower than one it has seen.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from locks.errors import LeaseLost, LockConfigError, LockError, LockTimeout, LockUnavailable
 from locks.inspection import HeldKey
@@ -32,13 +31,30 @@ __all__ = [
 ]
 
 
-@contextmanager
 def hold(
     lock: LeaseLock, key: str, *, lease_ms: int, wait_ms: int, fence_floor: int = 0
-) -> Iterator[Lease]:
+) -> AbstractContextManager[Lease]:
     """Hold `key` for the length of a with-block. Raises as LeaseLock.acquire does."""
-    lease = lock.acquire(key, lease_ms=lease_ms, wait_ms=wait_ms, fence_floor=fence_floor)
-    try:
-        yield lease
-    finally:
-        lease.release()
+    return _Hold(lock, key, lease_ms, wait_ms, fence_floor)
+
+
+class _Hold(AbstractContextManager[Lease]):
+    """Not a generator: between the grant and its `try` the exception of a signal could come."""
+
+    def __init__(
+        self, lock: LeaseLock, key: str, lease_ms: int, wait_ms: int, fence_floor: int
+    ) -> None:
+        self._lock, self._key, self._lease_ms = lock, key, lease_ms
+        self._wait_ms, self._fence_floor = wait_ms, fence_floor
+
+    def __enter__(self) -> Lease:
+        self._lease = self._lock.acquire(
+            self._key,
+            lease_ms=self._lease_ms,
+            wait_ms=self._wait_ms,
+            fence_floor=self._fence_floor,
+        )
+        return self._lease
+
+    def __exit__(self, *_raised: object) -> None:
+        self._lease.release()

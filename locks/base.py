@@ -58,20 +58,23 @@ class BaseLock(ABC):
         self._check_open()
         token = self._new_token()
         request = Request(key, token, lease_ms, wait_ms, fence_floor, Deadline(wait_ms))
-        grant = self._take_and_tell(request, self._tell) if self._tell else self._take(request)
-        lease = HeldLease(grant, self._give_back, self._doubt, self._complete)
+        lease: HeldLease | None = None
+        grant: Grant | None = None
         try:
-            self._renewer.add(lease)
-        except RuntimeError as error:  # the host has no thread left
-            lease.release()
-            raise LockUnavailable(f"There can be no thread to renew the lease: {error}") from error
-        except BaseException:  # raised by a signal's handler
-            lease.release()
+            began_ns = now_ns()
+            grant = self._take_and_tell(request, self._tell) if self._tell else self._take(request)
+            lease = HeldLease(grant, self._give_back, self._doubt, self._complete)
+            self._keep(lease)
+            if self._tell is not None:
+                self._tell.granted(lease.since_ns - began_ns, grant.ahead, grant.handover_ns)
+            self._check_open()  # it may have been closed while we waited
+            return lease
+        except BaseException:  # of a signal's handler too
+            if lease is not None:
+                lease.release()
+            elif grant is not None:
+                self._free_for_sure(key, token, grant.place, lease_ms)
             raise
-        if self._closed:  # while we waited
-            lease.release()
-            self._check_open()
-        return lease
 
     def realm(self) -> str:
         """See LeaseLock."""
@@ -158,15 +161,19 @@ class BaseLock(ABC):
     def _take_and_tell(self, request: Request, tell: GuardedObserver) -> Grant:
         began_ns = now_ns()
         try:
-            grant = self._take(request)
+            return self._take(request)
         except LockTimeout:
             tell.timed_out(now_ns() - began_ns)
             raise
         except LockUnavailable:
             tell.unavailable(now_ns() - began_ns)
             raise
-        tell.granted(now_ns() - began_ns, grant.ahead, grant.handover_ns)
-        return grant
+
+    def _keep(self, lease: HeldLease) -> None:
+        try:
+            self._renewer.add(lease)
+        except RuntimeError as error:  # the host has no thread left
+            raise LockUnavailable(f"There can be no thread to renew the lease: {error}") from error
 
     def _give_back(self, lease: HeldLease) -> None:
         self._renewer.discard(lease)
@@ -205,7 +212,9 @@ class BaseLock(ABC):
         return lease_ms
 
     def _start_afresh(self) -> None:
-        self._renewer = Renewer(f"lease-renewer-{self.backend}", self._renew, self._tell)
+        self._renewer = Renewer(
+            f"lease-renewer-{self.backend}", self._renew, self._tell, self._free_later
+        )
         self._forget()
 
 

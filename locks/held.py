@@ -127,6 +127,7 @@ class HeldLease:
         complete: Callable[["HeldLease"], None] | None = None,
     ) -> None:
         """`complete` is called to ask for the rest of a lease that was granted in part."""
+        self.grant = grant
         self.key = grant.key
         self.fence = grant.fence
         self.token = grant.token

@@ -2,12 +2,13 @@
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from locks.clock import NS_PER_MS, NS_PER_S, now_ns
 from locks.errors import LockUnavailable
-from locks.held import HeldLease
+from locks.held import Grant, HeldLease
 from locks.observe import GuardedObserver
 
 log = logging.getLogger(__name__)
@@ -36,19 +37,29 @@ class Chore:
 
 
 class Renewer:
-    """Keeps a table of held leases. The thread starts with the first one and ends with `stop`."""
+    """Keeps a table of held leases. The thread starts with the first one and ends with `stop`.
+
+    The table does not keep a lease alive. One that its holder dropped without a release (an
+    exception came before the holder could name it, say) is not renewed, but given back.
+    """
 
     def __init__(
         self,
         name: str,
         renew: Callable[[list[HeldLease]], None],
         tell: GuardedObserver | None = None,
+        free_later: Callable[[str, str, str, int], None] = lambda *_: None,
     ) -> None:
+        """`free_later` gives back by key, token, place and lease_ms, by a chore."""
         self._name = name
         self._renew = renew
         self._tell = tell
-        self._changed = threading.Condition()
-        self._held: dict[str, HeldLease] = {}
+        self._free_later = free_later
+        # Taken by itself and not through the Condition, whose own `with` is written in Python: an
+        # exception from a signal's handler could come within it, and leave it taken for ever.
+        self._guard = threading.RLock()
+        self._changed = threading.Condition(self._guard)
+        self._held: dict[str, tuple[weakref.ref[HeldLease], Grant]] = {}
         self._chores: list[Chore] = []
         self._thread: threading.Thread | None = None
         self._wakes_at_ns = NEVER_NS
@@ -57,20 +68,20 @@ class Renewer:
 
     def add(self, lease: HeldLease) -> None:
         """Renew this lease from now on. Raises RuntimeError if there can be no thread for it."""
-        with self._changed:
-            self._held[lease.token] = lease
+        with self._guard:
+            self._held[lease.token] = (weakref.ref(lease), lease.grant)
             self._wake_by(lease.renew_at_ns)
 
     def discard(self, lease: HeldLease) -> None:
         """Renew it no longer. A loss that nobody has told of is told by whoever takes it out."""
-        with self._changed:
+        with self._guard:
             was_held = self._held.pop(lease.token, None) is not None
         if self._tell is not None and was_held and lease.lost.is_set():
             self._tell.lost()
 
     def add_chore(self, chore: Chore) -> None:
         """Try this from now on, until it is over."""
-        with self._changed:
+        with self._guard:
             self._chores.append(chore)
             try:
                 self._wake_by(chore.next_ns)
@@ -79,13 +90,13 @@ class Renewer:
 
     def owes(self) -> bool:
         """Whether something could not be given back yet."""
-        with self._changed:
+        with self._guard:
             return any(chore.is_owed for chore in self._chores)
 
     def leases(self) -> list[HeldLease]:
         """What is held now."""
-        with self._changed:
-            return list(self._held.values())
+        with self._guard:
+            return [lease for made, _ in self._held.values() if (lease := made()) is not None]
 
     def lose_all(self, why: str) -> None:
         """Everything held is known to be lost."""
@@ -101,12 +112,14 @@ class Renewer:
 
     def stop(self) -> None:
         """End the thread, after one last try at each chore."""
-        with self._changed:
+        with self._guard:
             self._stopping = True
             self._changed.notify()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(STOP_TIMEOUT_S)
+        with self._guard:
+            self._drop_orphans()
         self._work_off(self._chores)
 
     def _wake_by(self, at_ns: int) -> None:
@@ -125,10 +138,11 @@ class Renewer:
 
     def _run(self) -> None:
         while True:
-            with self._changed:
+            with self._guard:
                 if self._stopping:
                     return
                 self._drop_lost()
+                self._drop_orphans()
                 due = self._due_leases()
                 chores = [chore for chore in self._chores if chore.next_ns <= now_ns()]
                 if not due and not chores:
@@ -137,9 +151,12 @@ class Renewer:
             if due:
                 self._renew_all(due)
             self._work_off(chores)
+            due = []  # no lease is kept alive from here
 
     def _sleep(self) -> None:
-        times = [lease.renew_at_ns for lease in self._held.values()]
+        times = [lease.renew_at_ns for lease in self.leases()]
+        if len(times) < len(self._held):
+            return  # one was dropped just now
         times += [chore.next_ns for chore in self._chores]
         if self._asked_for_ns > now_ns():
             # What it was woken for may be over already. It sleeps no longer than was asked for all
@@ -151,17 +168,30 @@ class Renewer:
         self._wakes_at_ns = 0
 
     def _drop_lost(self) -> None:
-        for lease in [each for each in self._held.values() if each.lost.is_set()]:
-            del self._held[lease.token]
-            self._tell_lost()
-            log.warning("The lease on %s (fence %d) ran out unrenewed.", lease.key, lease.fence)
-        # Their release was interrupted by a signal's handler, or is at it just now.
-        for lease in [each for each in self._held.values() if each.is_released]:
-            del self._held[lease.token]
+        for lease in self.leases():
+            if lease.lost.is_set():
+                del self._held[lease.token]
+                self._tell_lost()
+                log.warning("The lease on %s (fence %d) ran out unrenewed.", lease.key, lease.fence)
+
+    def _drop_orphans(self) -> None:
+        """Give back what nobody can release any more, or whose release a signal interrupted."""
+        for made, grant in list(self._held.values()):
+            lease = made()
+            if lease is None:
+                log.warning(
+                    "The lease on %s (fence %d) was dropped without a release: it is given back.",
+                    grant.key,
+                    grant.fence,
+                )
+            # A release that is at it just now is done a second time, which does no harm.
+            if lease is None or lease.is_released:
+                del self._held[grant.token]
+                self._free_later(grant.key, grant.token, grant.place, grant.lease_ms)
 
     def _due_leases(self) -> list[HeldLease]:
         horizon_ns = now_ns() + BATCH_NS
-        return [lease for lease in self._held.values() if lease.renew_at_ns <= horizon_ns]
+        return [lease for lease in self.leases() if lease.renew_at_ns <= horizon_ns]
 
     def _renew_all(self, due: list[HeldLease]) -> None:
         try:
@@ -205,5 +235,5 @@ class Renewer:
             chore.postpone()
             if done or chore.next_ns > chore.until_ns:
                 over.append(chore)
-        with self._changed:
+        with self._guard:
             self._chores = [chore for chore in self._chores if chore not in over]

@@ -19,6 +19,7 @@ from locks import (
     Lease,
     LeaseLock,
     LeaseLost,
+    LockObserver,
     LockTimeout,
     LockUnavailable,
     from_url,
@@ -451,6 +452,31 @@ def test_a_lease_that_no_thread_could_renew_is_refused_and_the_next_one_is_renew
     with hold(lock, key, lease_ms=1_000, wait_ms=0) as lease:
         time.sleep(2.0)  # renewed since, or lost
         lease.ensure_held()
+
+
+class Interrupting(LockObserver):
+    """A signal's handler that raises after the grant, before the caller has the lease."""
+
+    def granted(self, backend: str, wait_ns: int, ahead: int) -> None:
+        """It strikes here."""
+        raise KeyboardInterrupt
+
+
+def test_a_caller_that_is_interrupted_before_it_has_the_lease_leaves_the_key_free(
+    url: str, other: LeaseLock, key: str
+) -> None:
+    interrupted = from_url(url, Interrupting())
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.acquire(key, lease_ms=60_000, wait_ms=0)
+    other.acquire(key, lease_ms=1_000, wait_ms=0).release()
+    interrupted.close()
+
+
+def test_a_lease_that_its_holder_forgot_is_given_back(
+    lock: LeaseLock, other: LeaseLock, key: str
+) -> None:
+    lock.acquire(key, lease_ms=3_000, wait_ms=0)
+    other.acquire(key, lease_ms=1_000, wait_ms=PATIENCE_MS).release()
 
 
 def _in_child(lock: LeaseLock, lease: Lease, key: str) -> str:

@@ -1,7 +1,11 @@
 """A lease as its holder sees it, and the thread that renews it."""
 
 import pickle
+import sys
 import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -225,3 +229,72 @@ def test_a_renewer_that_was_interrupted_while_it_was_told_of_a_lease_renews_the_
     assert renewed.wait(PATIENCE_S)
     assert not lease.lost.is_set()
     renewer.stop()
+
+
+def test_an_exception_of_a_signal_at_any_step_leaves_the_renewer_to_other_threads() -> None:
+    class Interrupted(Exception):
+        """As a signal's handler may raise, before and after any step of Python code."""
+
+    def steps(work: Callable[[], None], last: int) -> int:
+        """Do the work, and raise at its step `last` within threading; gives the steps done."""
+        done = 0
+
+        def trace(frame: FrameType, event: str, _argument: object) -> Any:
+            nonlocal done
+            if frame.f_code.co_filename != threading.__file__:
+                return None
+            done += 1
+            if done == last:
+                sys.settrace(None)
+                raise Interrupted
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            work()
+        except Interrupted:
+            pass
+        finally:
+            sys.settrace(before)
+        return done
+
+    def add_and_discard() -> None:
+        lease = _lease(50_000)
+        renewer.add(lease)
+        renewer.discard(lease)
+
+    renewer = Renewer("renewer-test", lambda leases: None)
+    renewer.add(_lease(60_000))  # the thread is there, and sleeps for long
+    for last in range(1, 1_000):
+        was_interrupted = steps(add_and_discard, last) == last
+        others = threading.Thread(target=renewer.leases, daemon=True)
+        others.start()
+        others.join(PATIENCE_S)
+        assert not others.is_alive(), f"taken for ever by step {last}"
+        if not was_interrupted:
+            break
+    renewer.stop()
+
+
+def test_a_lease_that_was_dropped_without_a_release_is_given_back_and_not_renewed() -> None:
+    renewed: list[str] = []
+    given_back: list[tuple[str, str, str, int]] = []
+    done = threading.Event()
+
+    def renew(leases: list[HeldLease]) -> None:
+        for lease in leases:
+            renewed.append(lease.key)
+            lease.extend(now_ns())
+
+    def free_later(*what: Any) -> None:
+        given_back.append(what)
+        done.set()
+
+    renewer = Renewer("renewer-test", renew, free_later=free_later)
+    renewer.add(_lease(600))  # nobody else has it
+    assert done.wait(PATIENCE_S)
+    renewer.stop()
+    assert given_back == [("key", "token", "", 600)]
+    assert renewed == []
+    assert renewer.leases() == []
