@@ -1,7 +1,9 @@
 """The sandbox as processes: keys at the first start, gunicorn, kill -9, a clean end."""
 
+import ast
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from dotenv import dotenv_values
 
 from config.settings import load_settings
 from tests.integration.sandbox_kit import Merchant, decrypted, number, receiving
@@ -144,6 +147,62 @@ def test_sigterm_ends_it_with_status_0_and_keeps_the_books(tmp_path: Path) -> No
     with served(tmp_path, port, "1"):
         status, text = merchant.wechatpay().query(out_trade_no=out_trade_no)
         assert (status, json.loads(text)["trade_state"]) == (200, "NOTPAY")
+
+
+def test_alone_it_makes_what_is_missing_and_says_where_everything_is(tmp_path: Path) -> None:
+    # A copy of the folder, with nothing of the project beside it.
+    shutil.copytree(ROOT / "sandbox", tmp_path / "sandbox")
+    port, data = free_port(), tmp_path / "somewhere" / "new"
+    process = ManagedProcess(
+        "sandbox",
+        [*(sys.executable, "-m", "sandbox", "--port", str(port), "--data", str(data))],
+        log=tmp_path / "sandbox.log",
+        env=dict(os.environ),
+        cwd=tmp_path,
+    )
+    with process:
+        url = f"http://127.0.0.1:{port}"
+        wait_http(f"{url}/healthz", process=process)
+        for part in (f"{url}/", str(data / "merchant.env"), "docs/sandbox.md"):
+            assert part in process.log_text()
+        status, _ = Merchant(data).wechatpay().pay("测试商品", number(), {"total": 5})
+        assert status == 200
+        assert requests.get(f"{url}/portal/wechatpay", timeout=20).status_code == 200
+
+
+def test_its_requirements_are_all_that_it_imports_at_the_projects_versions() -> None:
+    lines = (ROOT / "sandbox" / "requirements.txt").read_text().splitlines()
+    named = [line for line in lines if line and not line.startswith("#")]
+    assert set(named) <= set((ROOT / "requirements.txt").read_text().splitlines())
+    packages = {line.partition("==")[0].lower() for line in named}
+    imported = {
+        name.partition(".")[0]
+        for path in (ROOT / "sandbox").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    # Werkzeug comes with Flask; gunicorn is started, not imported.
+    outside = imported - set(sys.stdlib_module_names) - {"sandbox"}
+    assert outside | {"gunicorn"} == packages | {"werkzeug"}
+
+
+def test_another_merchant_has_keys_and_settings_of_its_own(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sandbox", "keys", "--data", str(tmp_path), "--merchant"]
+    done = subprocess.run([*command, "books"], cwd=ROOT, check=True, capture_output=True, text=True)
+    env = Path(done.stdout.strip())
+    assert env == tmp_path / "merchants" / "books.env"
+    names = dotenv_values(env)
+    assert names["WECHATPAY_MCHID"] != Merchant(tmp_path).env["WECHATPAY_MCHID"]
+    wrong = subprocess.run(
+        [*command, "../x"], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert (wrong.returncode, "Traceback" in wrong.stderr) == (2, False)
 
 
 def test_ordered_faults_work_under_gunicorn_too(tmp_path: Path) -> None:
