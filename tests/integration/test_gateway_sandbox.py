@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +23,7 @@ from shop.gateways.base import (
     RefundResult,
 )
 from shop.gateways.wechatpay import WeChatPay
+from shop.gateways.wechatpay_keys import MIN_INTERVAL
 from shop.payments.products import QR_PRODUCTS
 from tests.integration.sandbox_kit import Receiver, Running, number, receiving, running
 
@@ -353,3 +354,36 @@ def test_a_refund_whose_answer_was_lost_is_told_by_a_query_and_done_once(
     refunded(gateway, request)
     gateway.refund(request)
     assert sandbox.trade(request.out_trade_no)["refunded_fen"] == 888
+
+
+@dataclass
+class ClockAhead:
+    """The machine's clock, moved."""
+
+    ahead: timedelta = timedelta()
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+
+def test_in_certificate_mode_payments_go_on_over_a_change_of_the_platforms_certificate(
+    sandbox: Running, settings: Settings, receiver: Receiver
+) -> None:
+    clock = ClockAhead()
+    gateway = WeChatPay(
+        replace(settings.wechatpay, public_key_id="", public_key_pem="", fetch_certs=True),
+        connect_timeout_ms=5_000,
+        read_timeout_ms=20_000,
+        clock=clock,
+    )
+    sandbox.post("/admin/merchants/default/settings", {"wechatpay_notices": "certificate"})
+    try:
+        request = open_payment(gateway, receiver.url)
+        sandbox.post("/admin/merchants/default/certificates", {"channel": "wechatpay"})
+        clock.ahead = MIN_INTERVAL + timedelta(seconds=1)
+        sandbox.post(f"/admin/trades/{request.out_trade_no}/pay")
+        headers, body = wait_for(lambda: receiver.got[0] if receiver.got else None)
+        assert gateway.read_notice(headers, body).out_trade_no == request.out_trade_no
+        assert gateway.query(request.out_trade_no).outcome is Outcome.SUCCEEDED
+    finally:
+        sandbox.post("/admin/merchants/default/settings", {"wechatpay_notices": "public_key"})
