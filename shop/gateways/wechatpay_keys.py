@@ -40,6 +40,10 @@ EXPIRY_INTERVAL: Final = timedelta(hours=1)
 FETCH_PATIENCE_S: Final = 20.0
 """How long a thread that cannot go on without certificates waits for the one that fetches."""
 
+STRANGER_PATIENCE_S: Final = 2.0
+"""The same where only a strange serial asks for it: while the gateway is slow, made-up serials must
+not hold the shop's threads. A true notice comes again."""
+
 NO_CERTIFICATES: Final = "no_certificates"
 
 _CERTIFICATE_SERIAL = re.compile(r"[0-9A-Fa-f]{1,40}")
@@ -117,7 +121,7 @@ class PlatformKeys:
             return
         self._refresh_if_due()
         if not self._any_valid():
-            self._refresh(wait=True)
+            self._refresh(FETCH_PATIENCE_S)
         if not self._any_valid():
             raise TransportFault(
                 NO_CERTIFICATES,
@@ -134,7 +138,7 @@ class PlatformKeys:
         number = int(serial, 16)
         self._refresh_if_due()
         if self._valid(number) is None:
-            self._refresh(wait=True)
+            self._refresh(STRANGER_PATIENCE_S)
         found = self._valid(number)
         return None if found is None else found.key
 
@@ -171,17 +175,15 @@ class PlatformKeys:
         age = abs(now - fetched_at)
         ends_at = max((one.ends_at for one in self._fetched.values()), default=now)
         if age >= REFRESH_EVERY or (ends_at - now < EXPIRY_MARGIN and age >= EXPIRY_INTERVAL):
-            self._refresh(wait=False)
+            self._refresh(0)
 
-    def _refresh(self, *, wait: bool) -> None:
-        """Fetch, unless that was tried a moment ago or another thread is at it.
+    def _refresh(self, wait_s: float) -> None:
+        """Fetch, unless that was tried a moment ago; wait so long for a thread that is at it.
 
         What there was stays if it fails; the fault goes to the log.
         """
         fetch, turn, begun = self._fetch, self._turn(), self._tried_at
-        if fetch is None or not turn.acquire(
-            blocking=wait, timeout=FETCH_PATIENCE_S if wait else -1
-        ):
+        if fetch is None or not turn.acquire(timeout=wait_s):
             return
         try:
             now = self._clock.now()

@@ -233,6 +233,32 @@ def test_threads_that_need_the_first_certificates_wait_for_the_one_that_fetches(
     assert gate.asked_for_certificates() == 1
 
 
+def test_a_slow_list_holds_one_caller_and_no_stranger_beside_it(gate: Gate) -> None:
+    gateway, gate.signer = migrating(gate), None
+    asked, answered = threading.Event(), threading.Event()
+
+    def slow(seen: Seen) -> Reply:
+        if seen.target == CERTIFICATES:
+            asked.set()
+            answered.wait(60)
+        return gate.answer(seen)
+
+    gate.server.script = slow
+    notice = sealed_notice(OLD, gate.clock)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(gateway.read_notice, *notice)
+        assert asked.wait(30)
+        try:
+            # None of these can have waited for the list: it has not come.
+            assert reason(gateway, *notice) == "unknown_serial"
+            assert read(gateway.query(NUMBER)) == (Outcome.SUCCEEDED, None)
+            assert not first.done()
+        finally:
+            answered.set()
+        assert first.result().out_trade_no == NUMBER
+    assert gate.asked_for_certificates() == 1
+
+
 @pytest.mark.parametrize(
     "changes",
     [
