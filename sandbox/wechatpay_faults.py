@@ -69,8 +69,8 @@ def content(answer: Response) -> dict[str, Any]:
 
 
 def succeeded(answer: Response) -> bool:
-    """Whether it is signed."""
-    return 200 <= answer.status_code < 300
+    """Whether it is signed: errors and downloaded files are not."""
+    return "Wechatpay-Signature" in answer.headers
 
 
 def forged(keys: Keys, answer: Response, fault: Fault) -> Response:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.integration.sandbox_kit import Merchant, Running, number, running
+from tests.integration.sandbox_kit import Merchant, Running, beijing, number, running
 from tests.processes import wait_until
 
 
@@ -160,6 +160,17 @@ def test_orders_are_bounded_and_can_be_cleared(server: Running) -> None:
     assert refused.status_code == 400
     cleared = requests.delete(f"{server.url}/admin/faults", timeout=20)
     assert cleared.json() == {"faults": []}
+
+
+def test_a_downloaded_file_has_no_signature_to_spoil(server: Running, merchant: Merchant) -> None:
+    out_trade_no = number()
+    prepay(merchant, "wechatpay", out_trade_no)
+    server.post(f"/admin/trades/{out_trade_no}/pay")
+    server.fault("wechatpay", "bill", "wrong_signature", times=2)
+    asked = f"/v3/bill/tradebill?bill_date={beijing()[:10]}"
+    found = merchant.wechatpay_request("GET", asked).json()["download_url"]
+    file = merchant.wechatpay_request("GET", found.removeprefix(server.url))
+    assert (file.status_code, out_trade_no in file.text) == (200, True)
 
 
 def test_many_members_paying_one_trade_at_once_pay_it_once(
