@@ -143,7 +143,8 @@ class HeldLease:
         self._doubt = doubt
         self._complete = complete if grant.is_partial else None
         self._pid = os.getpid()
-        self._guard = threading.Lock()
+        # May be asked for again by a signal's handler in the midst of a renewal or release.
+        self._guard = threading.RLock()
         self._released = False
         self._plan_renewal(grant.sent_ns)
 
@@ -198,11 +199,12 @@ class HeldLease:
 
     def mark_lost(self, why: str) -> bool:
         """Its loss is known. Gives whether that is news; a released lease cannot be lost."""
-        if self._released or self._loss.is_set():
-            return False
-        self._why = why
-        self._loss.set()
-        return True
+        with self._guard:  # so that a release comes before all of it, or after it
+            if self._released or self._loss.is_set():
+                return False
+            self._why = why
+            self._loss.set()
+            return True
 
     def retry_renewal_soon(self) -> None:
         """The renewal failed, but the lease may still stand."""

@@ -114,7 +114,7 @@ class Renewer:
         """End the thread, after one last try at each chore."""
         with self._guard:
             self._stopping = True
-            self._changed.notify()
+            self._changed.notify_all()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(STOP_TIMEOUT_S)
@@ -128,8 +128,10 @@ class Renewer:
         if self._thread is None:
             self._asked_for_ns = at_ns
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            # It makes itself known when it runs (see _run): whether one runs that a signal's
+            # exception kept from coming back from start() cannot be told here.
             thread.start()
-            self._thread = thread  # only now: one that could not start is tried again next time
+            self._thread = thread
         elif at_ns < self._wakes_at_ns:
             # First the call: an exception from a signal's handler may come between any two steps,
             # and to be woken once too often does no harm.
@@ -137,6 +139,11 @@ class Renewer:
             self._asked_for_ns = self._wakes_at_ns = at_ns
 
     def _run(self) -> None:
+        with self._guard:
+            if self._thread is None:
+                self._thread = threading.current_thread()
+            elif self._thread is not threading.current_thread():
+                return  # another was started in the meantime
         while True:
             with self._guard:
                 if self._stopping:

@@ -1,5 +1,6 @@
 """A lease as its holder sees it, and the thread that renews it."""
 
+import contextlib
 import pickle
 import sys
 import threading
@@ -12,7 +13,9 @@ import pytest
 from locks import LeaseLost, LockConfigError, LockError, LockTimeout, LockUnavailable
 from locks.clock import NS_PER_MS, now_ns, safe_end_ns
 from locks.held import Grant, HeldLease, LossEvent
+from locks.observe import GuardedObserver, LockObserver
 from locks.renewal import Chore, Renewer
+from tests.processes import wait_until
 
 PATIENCE_S = 30
 
@@ -298,3 +301,70 @@ def test_a_lease_that_was_dropped_without_a_release_is_given_back_and_not_renewe
     assert given_back == [("key", "token", "", 600)]
     assert renewed == []
     assert renewer.leases() == []
+
+
+def test_a_thread_whose_start_was_interrupted_stays_the_only_one_and_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Interrupted(Exception):
+        """As a signal's handler may raise while start() waits for the thread."""
+
+    start = threading.Thread.start
+
+    def start_interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise Interrupted
+
+    renewer = Renewer("renewer-test-started", lambda leases: None)
+    for _ in range(3):
+        with monkeypatch.context() as interrupted:
+            interrupted.setattr(threading.Thread, "start", start_interrupted)
+            with contextlib.suppress(Interrupted):
+                renewer.add(_lease(60_000))
+    lease = _lease(60_000)
+    renewer.add(lease)
+
+    def running() -> int:
+        return [each.name for each in threading.enumerate()].count("renewer-test-started")
+
+    wait_until(lambda: running() == 1, "one thread renews")
+    renewer.stop()
+    assert running() == 0
+
+
+def test_a_lease_that_is_lost_as_it_is_released_is_told_as_what_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Telling(LockObserver):
+        """Counts the losses."""
+
+        losses = 0
+
+        def lost(self, backend: str) -> None:
+            self.losses += 1
+
+    telling = Telling()
+    renewer = Renewer("renewer-test", lambda leases: None, GuardedObserver(telling, "test"))
+    grant = Grant("key", "token", 7, 60_000, now_ns())
+    lease = HeldLease(grant, renewer.discard, lambda: "")
+    renewer.add(lease)
+    is_losing, go_on = threading.Event(), threading.Event()
+    set_now = LossEvent.set
+
+    def set_slowly(event: LossEvent) -> None:
+        is_losing.set()
+        go_on.wait(PATIENCE_S)
+        set_now(event)
+
+    monkeypatch.setattr(LossEvent, "set", set_slowly)
+    loser = threading.Thread(target=renewer.lose, args=(lease, "Somebody wiped it."))
+    loser.start()
+    assert is_losing.wait(PATIENCE_S)
+    releaser = threading.Thread(target=lease.release)
+    releaser.start()
+    releaser.join(0.2)  # it is over, or waits for what is told of the lease
+    go_on.set()
+    for thread in (loser, releaser):
+        thread.join(PATIENCE_S)
+    renewer.stop()
+    assert telling.losses == int(lease.lost.is_set())

@@ -337,8 +337,9 @@ def told_by(process: ManagedProcess) -> list[str]:
 def test_closing_the_lock_gives_back_what_is_held_and_tells_so(
     lock: LeaseLock, seen: Recording, key: str
 ) -> None:
-    lock.acquire(key, lease_ms=LONG_LEASE_MS, wait_ms=0)
+    lease = lock.acquire(key, lease_ms=LONG_LEASE_MS, wait_ms=0)
     lock.close()
+    assert lease.remaining_ms() == 0
     assert seen.events() == ["granted", "released"]
 
 
