@@ -124,11 +124,19 @@ def _rotating(settings: Settings, clock: Clock) -> Gateways:
             for name, gateway in make_gateways(settings, clock, merchant, account).items()
         }
 
-    made = RotatingGateways(MerchantCredentials(settings), make, told=_tell_rotation)
+    started = False
+
+    def told(merchant: str, trouble: str) -> None:
+        # What is wrong at the start ends it, and is told by that alone.
+        if started:
+            _tell_rotation(merchant, trouble)
+
+    made = RotatingGateways(MerchantCredentials(settings), make, told=told)
     try:
         made.of(DEFAULT_MERCHANT)
     except MerchantUnusable as error:
         raise SettingsError(str(error.fields["trouble"])) from None
+    started = True
     return made
 
 
