@@ -108,6 +108,8 @@ class Caller:
             return node.subscriptions.fresh()
         except (LinkBroken, Refused) as error:
             self._route.broke(node)
+            if self._node_for(key) is not node:  # another server took over meanwhile
+                return self.subscribe(key)
             raise LockUnavailable(f"Redis at {node}: {error}") from error
 
     def is_where(self, subscription: Subscription, key: str) -> bool:

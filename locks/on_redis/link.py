@@ -79,6 +79,9 @@ class Link:
             raise Refused(_without(endpoint, error)) from None
         except _BROKEN as error:
             raise LinkBroken(f"{error}") from error
+        # By itself redis-py would connect anew, without a word of it, where a thread asks or hears
+        # after another one closed the connection.
+        self._connection.connect = self._connection.connect_check_health = _stay_closed
 
     def ask(self, request: bytes) -> Reply:
         """The reply to one request."""
@@ -117,6 +120,10 @@ class Link:
     def close(self) -> None:
         """End it, also under a thread that waits. In a forked child it closes the copy alone."""
         self._connection.disconnect()
+
+
+def _stay_closed(*_how: object, **_more: object) -> None:
+    raise redis.ConnectionError("It was closed.")
 
 
 def packed(*words: str | int | bytes) -> bytes:

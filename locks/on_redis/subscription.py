@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from locks.clock import Deadline
-from locks.on_redis.link import Link, packed
+from locks.on_redis.link import Link, LinkBroken, packed
 
 # More waiting threads than this in one process make connections that are closed after use.
 MAX_IDLE = 64
@@ -62,6 +62,7 @@ class Subscriptions:
         self._guard = threading.Lock()
         self._idle: list[Subscription] = []
         self._all: set[Subscription] = set()
+        self._is_closed = False
 
     def idle(self) -> Subscription | None:
         """One that is connected and not in use, if there is any."""
@@ -72,8 +73,11 @@ class Subscriptions:
         """A new one. Raises LinkBroken, Refused."""
         subscription = Subscription(self, self._connect())
         with self._guard:
-            self._all.add(subscription)
-        return subscription
+            if not self._is_closed:
+                self._all.add(subscription)
+                return subscription
+        subscription.close()
+        raise LinkBroken("It was closed.")
 
     def put_back(self, subscription: Subscription) -> None:
         """It is no longer in use."""
@@ -92,6 +96,7 @@ class Subscriptions:
     def close(self) -> None:
         """Close all, in use or not."""
         with self._guard:
+            self._is_closed = True
             every = list(self._all)
             self._all.clear()
             self._idle.clear()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from locks.on_redis.link import Endpoint, Link, LinkBroken, Refused, packed
+from locks.on_redis.node import Node
 from locks.on_redis.token import Tokens, holder_of
 
 # Far longer than a loopback takes; a test that waits so long has failed.
@@ -75,6 +76,29 @@ def test_a_thread_that_hears_is_woken_when_the_connection_is_closed(
     with pytest.raises(LinkBroken):
         link.hear(PATIENCE_S)
     closer.join()
+
+
+def test_a_connection_that_was_closed_is_not_made_anew(ends: tuple[Link, socket.socket]) -> None:
+    link, _ = ends  # whoever listens would let it in again
+    link.close()
+    with pytest.raises(LinkBroken):
+        link.hear(SILENCE_S)
+    with pytest.raises(LinkBroken):
+        link.ask(packed("PING"))
+    with pytest.raises(LinkBroken):
+        link.ask_all([packed("PING")])
+
+
+def test_no_subscription_comes_after_the_end_of_all(redis_url: str) -> None:
+    node = Node(Endpoint.of_url(redis_url))
+    used = node.subscriptions.fresh()
+    node.close()
+    node.subscriptions.put_back(used)
+    assert node.subscriptions.idle() is None
+    with pytest.raises(LinkBroken):
+        used.wait_for("token", SILENCE_S)
+    with pytest.raises(LinkBroken):
+        node.subscriptions.fresh()
 
 
 def test_a_token_is_given_once_and_says_where_it_was_made() -> None:
