@@ -18,7 +18,8 @@ _STATES = {
 
 
 def trade_state(trade: Trade) -> str:
-    """REFUND as soon as any refund was accepted: it means that money was taken."""
+    """REFUND as soon as any refund was accepted: it means that money was taken. A refund that
+    was closed has given nothing back: with no other it is SUCCESS again."""
     if trade.state == "paid":
         return "REFUND" if trade.refunded_fen else "SUCCESS"
     return "CLOSED" if trade.state == "closed" else "NOTPAY"
