@@ -22,6 +22,7 @@ from locks.clock import now_ns
 from locks.errors import LockUnavailable
 from locks.on_files.flock import StrPath, flush_folder, locked_file
 from locks.on_files.host import boot_id
+from locks.protocol import MAX_FENCE
 
 NS_PER_US = 1_000
 # In tokens, which are microseconds. Half of it is used up before a new one is asked for, so this
@@ -84,7 +85,7 @@ def _advance(path: StrPath, floor: int, patience_s: float) -> FenceClock:
                     f"The fence clock {path} is kept by a process that is stopped."
                 )
             return FenceClock(boot_id(), 0, 0)  # nobody asks for it
-        old = _parse(path, os.pread(file, _LINE_BYTES, 0))
+        old = _parse(path, os.pread(file.fileno(), _LINE_BYTES, 0))
         tick = _tick_us()
         if old is not None and _serves(old, tick, floor) and not _is_low(old, tick):
             return old  # Another has done it meanwhile.
@@ -95,7 +96,9 @@ def _advance(path: StrPath, floor: int, patience_s: float) -> FenceClock:
         else:
             used = old.base + tick if old.boot == boot_id() else old.reserved + 1
         lowest = max(_wall_us(), floor + 1, used)
-        new = FenceClock(boot_id(), lowest - tick, lowest + RESERVE_US)
+        if lowest > MAX_FENCE:
+            raise LockUnavailable(f"{path}: no greater token than {MAX_FENCE} can be given.")
+        new = FenceClock(boot_id(), lowest - tick, min(lowest + RESERVE_US, MAX_FENCE))
         _replace(Path(path), new)
         return new
 
@@ -116,7 +119,8 @@ def _replace(path: Path, clock: FenceClock) -> None:
 
 def _read(path: StrPath) -> FenceClock | None:
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Without O_NONBLOCK a pipe in its place would keep us until somebody writes to it.
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             return _parse(path, os.pread(file, _LINE_BYTES, 0))
         finally:
@@ -132,7 +136,11 @@ def _parse(path: StrPath, line: bytes) -> FenceClock | None:
         return None  # just made, and not yet written
     try:
         boot, base, reserved = line.decode("ascii").split()
-        return FenceClock(boot, int(base), int(reserved))
+        clock = FenceClock(boot, int(base), int(reserved))
+        # The base lies below the tokens, as little as the host has been running above nought.
+        if not (abs(clock.base) <= MAX_FENCE and 0 < clock.reserved <= MAX_FENCE):
+            raise ValueError("no token is so great")
+        return clock
     except ValueError:
         raise LockUnavailable(
             f"The fence clock {path} is damaged. Delete it while no process uses the folder: "

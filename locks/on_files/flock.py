@@ -5,8 +5,10 @@ import fcntl
 import os
 import random
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 
 from locks.clock import NS_PER_S, now_ns
 from locks.errors import LockUnavailable
@@ -22,13 +24,14 @@ _MODE = 0o660
 
 _let_others_run: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
-# Descriptors that other threads had open at a fork: the child closes its copies, lest a lock
-# outlive a parent that dies just then.
-_open_files: set[int] = set()
+# What other threads had open at a fork: the child closes its copies, lest a lock outlive a parent
+# that dies just then.
+_open_files: "weakref.WeakSet[FileIO]" = weakref.WeakSet()
+_open_folders: set[int] = set()
 
 
 @contextmanager
-def locked_file(path: StrPath, *, create: bool, patience_s: float) -> Iterator[int | None]:
+def locked_file(path: StrPath, *, create: bool, patience_s: float) -> Iterator[FileIO | None]:
     """What lock_file gives, for a with-block; its errors of the file are LockUnavailable too."""
     file = lock_file(path, create=create, patience_s=patience_s)
     try:
@@ -40,8 +43,11 @@ def locked_file(path: StrPath, *, create: bool, patience_s: float) -> Iterator[i
             unlock_file(file)
 
 
-def lock_file(path: StrPath, *, create: bool, patience_s: float) -> int | None:
-    """The file's descriptor, locked; None if others kept it for patience_s, or it is not there.
+def lock_file(path: StrPath, *, create: bool, patience_s: float) -> FileIO | None:
+    """The file, locked; None if others kept it for patience_s, or it is not there.
+
+    It is unlocked with the end of the object at the latest, so that an exception of a signal's
+    handler, wherever it strikes, leaves no key locked.
 
     Whoever deletes or replaces such a file does it while holding it. So a lock on a file that is
     no longer the one at `path` is worth nothing, and is tried again. Raises LockUnavailable for a
@@ -53,13 +59,16 @@ def lock_file(path: StrPath, *, create: bool, patience_s: float) -> int | None:
         raise unusable(path, error) from error
 
 
-def unlock_file(file: int) -> None:
-    """Unlock and close it."""
-    # Unlocked by word, not only by closing: a child forked meanwhile holds a copy.
-    with suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_UN)
-    _open_files.discard(file)
-    os.close(file)
+def unlock_file(file: FileIO) -> None:
+    """Unlock and close it; once more does nothing."""
+    try:
+        if not file.closed:
+            # Unlocked by word, not only by closing: a child forked meanwhile holds a copy.
+            fcntl.flock(file, fcntl.LOCK_UN)
+    except OSError:
+        pass
+    finally:
+        file.close()
 
 
 def unusable(path: StrPath, error: OSError) -> LockUnavailable:
@@ -74,12 +83,15 @@ def locked_folder(folder: StrPath, *, shared: bool, patience_s: float) -> Iterat
     Raises OSError for a folder that cannot be opened.
     """
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    _open_files.add(file)
     try:
+        _open_folders.add(file)
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         yield _wait_for(file, now_ns() + int(patience_s * NS_PER_S), kind)
     finally:
-        unlock_file(file)
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)
+        _open_folders.discard(file)
+        os.close(file)
 
 
 def free_early(file: int) -> None:
@@ -96,29 +108,29 @@ def flush_folder(folder: StrPath) -> None:
         os.close(file)
 
 
-def _lock(path: StrPath, create: bool, until_ns: int) -> int | None:
+def _lock(path: StrPath, create: bool, until_ns: int) -> FileIO | None:
     flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
     while True:
         try:
-            file = os.open(path, flags, _MODE)
+            file = FileIO(os.open(path, flags, _MODE), "r+b")
         except FileNotFoundError:
             if create:
                 raise
             return None
-        _open_files.add(file)
         try:
+            _open_files.add(file)
             if not _wait_for(file, until_ns):
                 unlock_file(file)
                 return None
             if _is_at(file, path):
                 return file
-        except OSError:
+        except BaseException:  # an error, or raised by a signal's handler
             unlock_file(file)
             raise
         unlock_file(file)
 
 
-def _wait_for(file: int, until_ns: int, kind: int = fcntl.LOCK_EX) -> bool:
+def _wait_for(file: int | FileIO, until_ns: int, kind: int = fcntl.LOCK_EX) -> bool:
     """Take the lock; False if others kept it."""
     pause_s = _FIRST_PAUSE_S
     sleep_ns = 0
@@ -139,18 +151,20 @@ def _wait_for(file: int, until_ns: int, kind: int = fcntl.LOCK_EX) -> bool:
             return True
 
 
-def _is_at(file: int, path: StrPath) -> bool:
+def _is_at(file: FileIO, path: StrPath) -> bool:
     try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:
         return False
 
 
 def _close_copies() -> None:
     for file in list(_open_files):
+        file.close()
+    for folder in _open_folders:
         with suppress(OSError):
-            os.close(file)
-    _open_files.clear()
+            os.close(folder)
+    _open_folders.clear()
 
 
 os.register_at_fork(after_in_child=_close_copies)

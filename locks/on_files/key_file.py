@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from io import FileIO
 from types import TracebackType
 
 from locks.clock import NS_PER_MS, now_ns
@@ -20,6 +21,7 @@ from locks.on_files.bell import reach, ring
 from locks.on_files.flock import StrPath, free_early, lock_file, unlock_file, unusable
 from locks.on_files.host import boot_id
 from locks.on_files.record import (
+    MAX_TICKET,
     SLOTS,
     LeaseRecord,
     Waiter,
@@ -89,6 +91,8 @@ class KeyFile:
             return None
         if first == after:
             first = after = 0  # the same block again, rather than one after the other
+        if after >= MAX_TICKET:
+            return None
         write_waiter(self._file, after % SLOTS, waiter)
         self._write(replace(self.record, first=first, after=after + 1))
         return after
@@ -175,17 +179,20 @@ class OpenedKey:
         self._bells = bells
         self._create = create
         self._patience_s = patience_s
-        self._file: int | None = None
+        self._file: FileIO | None = None
 
     def __enter__(self) -> KeyFile | None:
         self._file = lock_file(self._path, create=self._create, patience_s=self._patience_s)
         if self._file is None:
             return None
         try:
-            return KeyFile(self._file, self._path, self._bells)
+            return KeyFile(self._file.fileno(), self._path, self._bells)
         except OSError as error:
             unlock_file(self._file)
             raise unusable(self._path, error) from error
+        except BaseException:  # raised by a signal's handler
+            unlock_file(self._file)
+            raise
 
     def __exit__(
         self,

@@ -41,7 +41,7 @@ from pathlib import Path
 
 from locks.base import BaseLock, Request
 from locks.clock import NS_PER_MS, NS_PER_S, now_ns
-from locks.errors import LockUnavailable
+from locks.errors import LockTimeout, LockUnavailable
 from locks.held import Grant, HeldLease
 from locks.inspection import HeldKey
 from locks.observe import LockObserver
@@ -108,8 +108,13 @@ class FileLock(BaseLock):
                 elif not self._wait(request, turn, turn.bell) and not turn.bell.is_hung():
                     self._quit(request, turn)
                 self._check_open()
+        except LockTimeout:
+            raise
         except LockUnavailable:
             self._is_prepared = False  # If somebody deleted the folder, it is made again.
+            raise
+        except BaseException:  # raised by a signal's handler: the key may be ours already
+            self._free_for_sure(request.key, request.token, "", request.lease_ms)
             raise
         finally:
             self._quit(request, turn)
@@ -131,7 +136,7 @@ class FileLock(BaseLock):
                 fence = mint(self._fence, request.fence_floor)
                 end_ns = sent_ns + request.lease_ms * NS_PER_MS
                 key.take(my_record(request.token, fence, end_ns, *key.window()))
-            except (LockUnavailable, OSError):
+            except BaseException:
                 key.give_up()
                 raise
         return Grant(
@@ -180,32 +185,44 @@ class FileLock(BaseLock):
 
     def _renew(self, leases: list[HeldLease]) -> None:
         broken = None
+        kept = []
         for lease in leases:
             try:
-                self._renew_one(lease)
+                if not self._renew_one(lease, 0):
+                    kept.append(lease)
             except LockUnavailable as error:
                 broken = error  # Of this key alone: the others must not be lost with it.
+        # Those whose guards others keep wait last, and not one after the other.
+        until_ns = now_ns() + int(PATIENCE_S * NS_PER_S)
+        for lease in kept:
+            try:
+                self._renew_one(lease, max(0, until_ns - now_ns()) / NS_PER_S)
+            except LockUnavailable as error:
+                broken = error
         if broken is not None:
             raise broken
 
-    def _renew_one(self, lease: HeldLease) -> None:
+    def _renew_one(self, lease: HeldLease, patience_s: float) -> bool:
+        """Gives whether it could be looked at."""
         sent_ns = now_ns()
-        with self._open(lease.key, create=False) as key:
+        with self._open(lease.key, create=False, patience_s=patience_s) as key:
             if key is None:
-                if not (self._held / lease.key).exists():
-                    self._renewer.lose(lease, "Its file was deleted.")
-                return
+                if (self._held / lease.key).exists():
+                    return False
+                self._renewer.lose(lease, "Its file was deleted.")
+                return True
             record = key.record
             if record is None or record.token != lease.token:
                 self._renewer.lose(lease, "It ran out or was ended, and the key went on.")
-                return
+                return True
             if record.end_ns <= sent_ns:
                 self._renewer.lose(lease, "It ran out before it could be renewed.")
                 key.give_up()
-                return
+                return True
             end_ns = sent_ns + lease.lease_ms * NS_PER_MS
             key.take(replace(record, end_ns=end_ns))
             lease.extend(sent_ns)
+            return True
 
     def _free(self, key: str, token: str, place: str) -> bool:
         with self._open(key, create=False) as file:
@@ -232,9 +249,9 @@ class FileLock(BaseLock):
             file.give_up()
             return held
 
-    def _open(self, key: str, *, create: bool) -> OpenedKey:
+    def _open(self, key: str, *, create: bool, patience_s: float = PATIENCE_S) -> OpenedKey:
         bells = f"{self._folder}/waiting"
-        return OpenedKey(self._path(key), bells, create=create, patience_s=PATIENCE_S)
+        return OpenedKey(self._path(key), bells, create=create, patience_s=patience_s)
 
     def _path(self, key: str) -> str:
         return f"{self._folder}/held/{key}"

@@ -1,5 +1,6 @@
 """What a key's file says: in its first block who holds the key, then who waits for it."""
 
+import errno
 import json
 import os
 import re
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from locks.names import host_name
 from locks.on_files.host import UNKNOWN, boot_id, is_gone, pid_namespace, start_ticks
 
 # Each block is written and read in one piece, and lies within one page of memory, so that a
@@ -16,11 +18,11 @@ WAITER_BYTES = 256
 # More waiters than this for one key wait without order until there is room.
 SLOTS = 1_024
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-# A host's name is cut to this, so that a block is never too small.
-HOST_SIGNS = 63
 # What a file says may be damage, or not ours at all: it is believed within these bounds only.
 # A number past the last one would not fit a system call's argument.
 _MAX_INT, _MAX_PID = 2**63 - 1, 2**31 - 1
+# No queue comes this far: each ticket is one call that waited.
+MAX_TICKET = 2**53
 # A bell is opened and written to, so its name must not lead out of its folder.
 _BELL = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
@@ -102,7 +104,7 @@ def my_waiter(token: str, bell: str) -> Waiter:
 
 @cache
 def _me(pid: int) -> tuple[int, str, str, str]:
-    return pid, pid_namespace(), start_ticks(pid) or UNKNOWN, os.uname().nodename[:HOST_SIGNS]
+    return pid, pid_namespace(), start_ticks(pid) or UNKNOWN, host_name()
 
 
 def read_record(file: int) -> LeaseRecord | None:
@@ -143,7 +145,7 @@ def _can_be(record: LeaseRecord) -> bool:
         _are_texts(texts)
         and _are_numbers(*numbers, record.pid)
         and 0 < record.pid <= _MAX_PID
-        and record.first <= record.after <= record.first + SLOTS
+        and record.first <= record.after <= min(record.first + SLOTS, MAX_TICKET)
     )
 
 
@@ -179,6 +181,9 @@ def _read(file: int, size: int, place: int) -> dict[str, Any] | None:
 
 def _write(file: int, fields: dict[str, Any], size: int, place: int) -> None:
     text = _encode(fields) if fields else ""
+    if len(text) >= size:
+        # Cut short it would read as damage, and a key as free.
+        raise OSError(errno.EFBIG, "a lock's record does not fit its block")
     os.pwrite(file, text.ljust(size - 1).encode("ascii") + b"\n", place)
 
 

@@ -40,6 +40,7 @@ from locks.on_zookeeper.queue import (
 from locks.on_zookeeper.realm import ensemble_name
 from locks.on_zookeeper.session import CLOSED, REPLY_TIMEOUT_S, Credentials, Session, reply
 from locks.on_zookeeper.waiter import Waiter
+from locks.on_zookeeper.watch import forget
 from locks.renewal import NEVER_NS, Chore, Renewer
 
 SESSION_MS, MIN_SESSION_MS, MAX_SESSION_MS = 15_000, 1_000, 120_000
@@ -185,7 +186,20 @@ class ZooKeeperLock(BaseLock):
     def _free(self, key: str, token: str, place: str) -> bool:
         if not place:  # the node's name is not known
             return self._sweep(key, token, "")
-        release(self._session().client(), place)  # a holder's; see _withdraw
+        client = self._session().client()
+        try:
+            release(client, place)  # a holder's; see _withdraw
+        except LockUnavailable:
+            raise
+        except BaseException:  # raised by a signal's handler: the node would stand with the session
+            self._free_later(key, token, place, 0)
+            raise
+        # Mostly the deletion itself has called it. Not where a waiter of this session took back
+        # the one watch at the service that it shared with it.
+        path = path_of(place)
+        for watcher in tuple(client._data_watchers.get(path, ())):
+            if isinstance(watcher, _Gone):
+                forget(client, path, watcher)
         return True
 
     def _list_held(self, limit: int) -> list[HeldKey]:
@@ -246,7 +260,7 @@ class _Gone:
     """A watch on a held lease's node: whoever deletes it, the holder learns of it at once.
 
     Set anew by each renewal, which changes nothing where it stands: two for one lease are equal.
-    The holder's own release triggers it too, so that none is left behind.
+    The holder's own release triggers it too, or takes it back.
     """
 
     renewer: Renewer

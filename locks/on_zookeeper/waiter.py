@@ -1,7 +1,6 @@
 """One call of acquire at ZooKeeper: its node, and its way to the head of the queue."""
 
 import os
-import socket
 from functools import cache
 from typing import Any
 
@@ -12,6 +11,7 @@ from locks.base import Request
 from locks.clock import NS_PER_MS, Deadline, now_ns
 from locks.errors import LockUnavailable
 from locks.held import Grant
+from locks.names import host_name
 from locks.on_zookeeper.queue import (
     WAITED,
     Place,
@@ -183,4 +183,4 @@ class Waiter:
 @cache
 def whoami(pid: int) -> bytes:
     """What a node of this process says, for an operator's eyes."""
-    return f"{socket.gethostname()} {pid}".encode()
+    return f"{host_name()} {pid}".encode("ascii")

@@ -66,5 +66,14 @@ def _unwatch(client: Any, path: str, tell: Any) -> None:
     when we leave the queue, which comes after this, it will set its own here. A holder in this
     process, whose node it is, is told of its loss by its next renewal then, which watches again.
     """
-    client._data_watchers.get(path, set()).discard(tell)
+    forget(client, path, tell)
     ask(client, _RemoveWatches(path))
+
+
+def forget(client: Any, path: str, watcher: Any) -> None:
+    """Let the client call this watcher no more, and keep nothing for a path without any."""
+    watchers = client._data_watchers.get(path)
+    if watchers is not None:
+        watchers.discard(watcher)
+        if not watchers:
+            client._data_watchers.pop(path, None)

@@ -92,16 +92,17 @@ def test_the_key_goes_on_when_the_holder_died_between_handing_over_and_ringing(
     url: str, lock: LeaseLock, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:
-        lock.acquire("key", lease_ms=LONG_MS, wait_ms=0)
+        lease = lock.acquire("key", lease_ms=LONG_MS, wait_ms=0)
         waiter = queue_up(stack, lock, url)
         path = tmp_path / "locks" / "held" / "key"
         with locked_file(path, create=False, patience_s=5) as file:
             assert file is not None
-            first = read_waiter(file, 0)
+            first = read_waiter(file.fileno(), 0)
             assert first is not None
             claim = first.claim(now_ns() + NS_PER_S, 0)
-            write_record(file, replace(claim, first=1, after=1))
+            write_record(file.fileno(), replace(claim, first=1, after=1))
         serve(waiter)
+        lease.release()  # of what is no longer ours
 
 
 def test_a_waiter_that_gives_up_breaks_no_chain(url: str, lock: LeaseLock) -> None:
@@ -128,7 +129,7 @@ def test_what_killed_processes_left_is_swept_by_the_next_one(url: str, tmp_path:
     folder = tmp_path / "locks"
     with ExitStack() as stack:
         lock = from_url(url)
-        lock.acquire("key", lease_ms=LONG_MS, wait_ms=0)
+        lease = lock.acquire("key", lease_ms=LONG_MS, wait_ms=0)
         queue = [queue_up(stack, lock, url) for _ in range(2)]
         holders = [stack.enter_context(holder(url, f"k{n}", lease_ms=LONG_MS)) for n in range(2)]
         for process in holders:
@@ -136,6 +137,7 @@ def test_what_killed_processes_left_is_swept_by_the_next_one(url: str, tmp_path:
             serve(process)
         for process in [*queue, *holders]:
             process.kill()
+        lease.ensure_held()
         lock.close()
         assert len(list((folder / "held").iterdir())) == 2
         lock = from_url(url)

@@ -220,6 +220,8 @@ def test_a_create_that_arrives_after_another_was_made_in_its_place_is_taken_back
         chroot = place.partition("/")[2]
         lock = ZooKeeperLock(f"127.0.0.1:{proxy.port}/{chroot}", session_ms=60_000)
         wait_until(lose_the_first_create, "the second create is answered")
+        # What a try before this one may have left is on its way out.
+        wait_until(lambda: len(_nodes(client, key)) == 1, "one node is left")
         (node,) = _nodes(client, key)
         client.create(node[:-10], b"late", ephemeral=True, sequence=True)
         assert [held.waiters for held in near.held()] == [("late",)]

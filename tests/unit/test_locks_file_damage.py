@@ -11,8 +11,10 @@ import pytest
 
 from locks import LockUnavailable, from_url
 from locks.clock import NS_PER_S, now_ns
-from locks.on_files.key_file import peek
+from locks.names import host_name
+from locks.on_files.key_file import OpenedKey, peek
 from locks.on_files.record import (
+    MAX_TICKET,
     RECORD_BYTES,
     SLOTS,
     WAITER_BYTES,
@@ -20,6 +22,7 @@ from locks.on_files.record import (
     my_waiter,
     read_record,
     read_waiter,
+    write_record,
 )
 from tests.processes import wait_until
 
@@ -82,11 +85,57 @@ def test_a_record_of_wrong_types_or_ranges_says_nothing(
 def test_a_record_of_the_greatest_numbers_is_read(tmp_path: Path) -> None:
     path = tmp_path / "key"
     record = replace(
-        my_record("token", 2**53, 2**63 - 1), first=2**53, after=2**53 + SLOTS, freed_ns=2**62
+        my_record("token", 2**53, 2**63 - 1),
+        first=MAX_TICKET - SLOTS,
+        after=MAX_TICKET,
+        freed_ns=2**62,
     )
     path.write_text(_block(record.__dict__, RECORD_BYTES))
     with path.open("rb") as file:
         assert read_record(file.fileno()) == record
+
+
+def test_a_queue_at_the_last_ticket_takes_nobody_and_keeps_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    first = MAX_TICKET - 1
+    record = replace(my_record("token", 1, 2**62), first=first, after=MAX_TICKET)
+    path.write_text(_block(record.__dict__, RECORD_BYTES))
+    with OpenedKey(path, tmp_path, create=False, patience_s=1) as key:
+        assert key is not None
+        assert key.enter(my_waiter("waiter", "bell")) is None
+    with path.open("rb") as file:
+        assert read_record(file.fileno()) == record
+
+
+def test_a_record_that_would_not_fit_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.touch()
+    whole = my_record("token", 1, 2**62)
+    with path.open("r+b") as file:
+        write_record(file.fileno(), whole)
+        with pytest.raises(OSError, match="does not fit"):
+            write_record(file.fileno(), replace(whole, host="h" * RECORD_BYTES))
+        assert read_record(file.fileno()) == whole
+
+
+@pytest.mark.parametrize("name", ["\udce4" * 63, "ü" * 63, "", "a b", "x" * 300])
+def test_a_host_of_any_name_fits_its_block(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: name)
+    host_name.cache_clear()
+    try:
+        told = host_name()
+    finally:
+        host_name.cache_clear()
+    assert told.isascii()
+    assert 0 < len(told) <= 63
+    path = tmp_path / "key"
+    path.touch()
+    greatest = replace(my_record("t" * 64, 2**53, 2**63 - 1, 0, 1), host=told)
+    with path.open("r+b") as file:
+        write_record(file.fileno(), greatest)
+        assert read_record(file.fileno()) == greatest
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", "\0" * 512, "[" * 512, "nonsense", "{}", "null"])

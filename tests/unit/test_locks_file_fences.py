@@ -14,6 +14,7 @@ from locks.clock import now_ns
 from locks.on_files.fence import FORGOTTEN_US, RESERVE_US, SLACK_US, mint
 from locks.on_files.flock import locked_file
 from locks.on_files.host import boot_id
+from locks.protocol import MAX_FENCE
 
 YEAR_US = 365 * 86_400 * 10**6
 
@@ -167,3 +168,16 @@ def test_a_lock_s_ping_needs_a_clock_that_can_be_read(tmp_path: Path) -> None:
     with pytest.raises(LockUnavailable, match="Delete it"):
         lock.ping()
     lock.close()
+
+
+def test_a_pipe_in_the_clock_s_place_is_refused_and_keeps_nobody_waiting(clock: Path) -> None:
+    os.mkfifo(clock)
+    with pytest.raises(LockUnavailable):
+        mint(clock, 0)
+
+
+@pytest.mark.parametrize("line", ["boot 0 {}", "boot {} 1", "boot -{} 1"])
+def test_a_clock_that_leads_beyond_the_greatest_token_is_damage(clock: Path, line: str) -> None:
+    clock.write_text(line.format(MAX_FENCE + 1) + "\n")
+    with pytest.raises(LockUnavailable, match="damaged"):
+        mint(clock, 0)
