@@ -178,6 +178,16 @@ def test_a_code_of_one_application_is_nothing_to_another(
     assert openid_of(press, code(merchant))["errcode"] == 40029
 
 
+def test_a_code_dies_after_five_minutes(server: Running, merchant: Merchant) -> None:
+    one_time = code(merchant)
+    with sandbox_of(server.app).store.write() as tx:
+        life = "SELECT expires_at_ms - ? FROM oauth_codes WHERE code = ?"
+        (left_ms,) = tx.execute(life, (time.time() * 1_000, one_time)).fetchone()
+        assert 0 < left_ms <= 300_000
+        tx.execute("UPDATE oauth_codes SET expires_at_ms = 0 WHERE code = ?", (one_time,))
+    assert openid_of(merchant, one_time)["errcode"] == 40029
+
+
 def test_a_jsapi_payment_is_for_the_member_who_was_named(
     server: Running, merchant: Merchant, openid: str
 ) -> None:
