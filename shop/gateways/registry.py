@@ -106,17 +106,20 @@ class RotatingGateways(Gateways, Generic[Account]):
             # Anybody may name any merchant: what does not exist takes no place here.
             self._credentials.stamp(merchant)
             entry = self._entries.setdefault(merchant, _Entry())
-        if time.monotonic() >= entry.look_at and entry.turn.acquire(
-            blocking=entry.gateways is None
-        ):
+        if self._is_due(entry) and entry.turn.acquire(blocking=entry.gateways is None):
             try:
-                if time.monotonic() >= entry.look_at:
+                if self._is_due(entry):
                     self._look(merchant, entry)
             finally:
                 entry.turn.release()
         if entry.gateways is None:
             raise MerchantUnusable(merchant=merchant, trouble=entry.trouble)
         return entry.gateways
+
+    @staticmethod
+    def _is_due(entry: _Entry) -> bool:
+        """Nothing was read so far, or that is long enough ago."""
+        return entry.stamp is None or time.monotonic() >= entry.look_at
 
     def _look(self, merchant: str, entry: _Entry) -> None:
         """See whether the credentials changed, and take the new ones if they can be used."""

@@ -176,6 +176,28 @@ def test_a_slow_reading_holds_up_nobody_who_has_keys() -> None:
     assert version_of(gateways) == 1
 
 
+def test_threads_that_come_while_the_first_reading_lasts_wait_for_it() -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    class Slow(Shelf):
+        def read(self, merchant: str) -> int:
+            reading.set()
+            assert go_on.wait(60)
+            return super().read(merchant)
+
+    shelf = Slow()
+    gateways = RotatingGateways(shelf, numbered, told=Told(), look_every_s=3_600.0)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(version_of, gateways)
+        assert reading.wait(60)
+        second = threads.submit(version_of, gateways)
+        with pytest.raises(TimeoutError):
+            second.result(0.2)
+        go_on.set()
+        assert (first.result(60), second.result(60)) == (0, 0)
+    assert shelf.reads == 1
+
+
 def test_a_child_that_was_forked_while_another_thread_looked_still_gets_its_keys() -> None:
     reading, go_on = threading.Event(), threading.Event()
 
