@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 NODE_LOCK := $(wildcard tests/node/package-lock.json)
 NODE_STAMP := $(if $(NODE_LOCK),tests/node/node_modules/.payonce-stamp)
 
-.PHONY: help run test check format migrate states flask bench bench-locks clean system
+.PHONY: help run test check format migrate states flask bench bench-gateways bench-locks clean system
 
 help: ## Show this list
 	@echo "Payonce. Usage: make TARGET [NAME=value]"
@@ -52,6 +52,9 @@ flask: $(VENV)/runtime.stamp ## A command of the shop, beside `make run` [ARGS="
 
 bench: system $(VENV)/dev.stamp ## Measure a payment against the hand-written floor
 	@exec $(BIN)/python -m benchmarks
+
+bench-gateways: system $(VENV)/dev.stamp ## Measure what a gateway that hangs costs everybody else
+	@exec $(BIN)/python -m benchmarks.gateways
 
 bench-locks: system $(VENV)/dev.stamp ## Measure our locks beside the known ones, ten minutes [ARGS="--quick --only crowd"]
 	@exec $(BIN)/python -m benchmarks.locks $(ARGS)

@@ -59,29 +59,37 @@ from shop.gateways.guard_retry import (
 
 BUSY, RESTING = "gateway_busy", "gateway_resting"
 
-PATIENCE_S: Final = 1.0
+PATIENCE_S: Final = 0.5
 """So long a call may wait for a place; several times what a gateway takes that is well."""
 
 
 class Places:
     """How many calls may run at once. Thread-safe."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, patience_s: float = PATIENCE_S) -> None:
         self._count = count
+        self._patience_s = patience_s
+        self._waiting = 0
         self._freed = threading.Condition()
         self._taken_at: list[float] = []
 
     def take(self) -> float | None:
         """A place, to be given back with this value; None where there is none.
 
-        Places that change hands are waited for. Those that nobody took anew for `PATIENCE_S` are
-        those of a gateway that hangs: then not even that long.
+        Places that change hands are waited for, by no more calls than there are places. Those that
+        nobody took anew for `PATIENCE_S` are those of a gateway that hangs, and not waited for.
         """
         with self._freed:
             if not self._has_room():
-                left_s = max(self._taken_at) + PATIENCE_S - time.monotonic()
-                if not self._freed.wait_for(self._has_room, timeout=max(0.0, left_s)):
+                left_s = max(self._taken_at) + self._patience_s - time.monotonic()
+                if left_s <= 0 or self._waiting >= self._count:
                     return None
+                self._waiting += 1
+                try:
+                    if not self._freed.wait_for(self._has_room, timeout=left_s):
+                        return None
+                finally:
+                    self._waiting -= 1
             taken_at = time.monotonic()
             self._taken_at.append(taken_at)
             return taken_at

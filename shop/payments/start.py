@@ -17,12 +17,14 @@ from shop.errors import (
     WrongChannel,
 )
 from shop.gateways.base import Outcome, PrepayRequest, Product
+from shop.gateways.guard import is_resting
 from shop.metrics import tell
 from shop.orders.models import Order
 from shop.orders.moves import Claim, fenced_transaction
 from shop.payments import store
 from shop.payments.contract import PayCommand
 from shop.payments.desk import Desk, log
+from shop.payments.errors import GatewayResting
 from shop.payments.models import PaymentAttempt
 from shop.payments.products import choose, is_stale
 from shop.payments.resolve import last_look_at, require_ended, resolve
@@ -71,6 +73,11 @@ def _pay_under_lease(desk: Desk, claim: Claim, command: PayCommand) -> None:
         if attempt.state == "opening" or is_stale(Product(attempt.product), attempt.ticket_at, now):
             open_at_gateway(desk, claim, attempt, resumed=True)
         return
+    if command.channel != "points" and is_resting(
+        desk.gateways.of(order.merchant)[command.channel]
+    ):
+        # It would be turned away: nothing is begun for it, and nothing ended.
+        raise GatewayResting(order_code=order.code, channel=command.channel)
     if attempt is not None:
         # What can be paid is not ended for what cannot begin.
         _require_another_try(order.code)

@@ -252,7 +252,7 @@ def test_a_prepay_that_finds_no_place_was_not_sent(
 
 
 def test_a_place_that_is_soon_free_is_waited_for() -> None:
-    places = Places(1)
+    places = Places(1, patience_s=PATIENCE_S)
     taken = places.take()
     assert taken is not None
     with ThreadPoolExecutor(1) as threads:
