@@ -1,5 +1,7 @@
 """A shop on an empty database for the tests of orders and pages: keys, but no process runs."""
 
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,31 @@ from shop.app import create_app
 from shop.db import db
 from tests.processes import remove_folder
 from tests.shopkit import Sandbox, ShopKit
+
+
+@contextmanager
+def hanging_up(port: int) -> Iterator[None]:
+    """A gateway that takes a request in and hangs up: what became of it, nobody knows."""
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                link, _ = listener.accept()
+            except OSError:
+                return
+            with link:
+                link.settimeout(5)
+                try:
+                    link.recv(65_536)
+                except OSError:
+                    continue
+
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        yield
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(30)
 
 
 @contextmanager
