@@ -196,6 +196,10 @@ class Renewer:
                 del self._held[grant.token]
                 self._free_later(grant.key, grant.token, grant.place, grant.lease_ms)
 
+    def _has_due_leases(self) -> bool:
+        with self._guard:
+            return not self._stopping and bool(self._due_leases())
+
     def _due_leases(self) -> list[HeldLease]:
         horizon_ns = now_ns() + BATCH_NS
         return [lease for lease in self.leases() if lease.renew_at_ns <= horizon_ns]
@@ -229,7 +233,9 @@ class Renewer:
     def _work_off(self, chores: list[Chore]) -> None:
         over = []
         answers = True
-        for chore in chores:
+        for number, chore in enumerate(chores):
+            if number and self._has_due_leases():
+                break  # the rest comes after them
             try:
                 # One time-out is enough: renewals must not queue behind a hundred of them.
                 done = answers and chore.run()

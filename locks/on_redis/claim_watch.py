@@ -21,58 +21,76 @@ FOLLOWED_MS = 5 * CLAIM_MS
 
 
 class ClaimWatch:
-    """One look at a time for each key that this process handed over lately."""
+    """One look at a time for each key that this process handed over lately.
 
-    def __init__(self, look: Callable[[str], int], add_chore: Callable[[Chore], None]) -> None:
-        """`look` runs the script WATCH on a key; it may raise LockUnavailable."""
-        self._look = look
+    What is due is looked at in one round trip to each server: while hundreds of keys are handed
+    over to far away, leases must be renewed by the same thread.
+    """
+
+    def __init__(
+        self,
+        look_at: Callable[[list[str]], list[int | LockUnavailable]],
+        add_chore: Callable[[Chore], None],
+    ) -> None:
+        """`look_at` gives what the script WATCH answers for each key, or why it did not."""
+        self._look_at = look_at
         self._add_chore = add_chore
         self._guard = threading.Lock()
+        self._next_ns: dict[str, int] = {}
+        """When a key is looked at next."""
         self._ends_ns: dict[str, int] = {}
         """Until when a key is followed."""
         self._fresh: set[str] = set()
         """Keys that were handed over again since they were last looked at."""
+        self._has_chore = False
         self._is_closed = False
 
     def handed_over(self, key: str) -> None:
         """We released this key, and a waiter was served."""
         now = now_ns()
+        wait_ns = (CLAIM_MS + SLACK_MS) * NS_PER_MS
+        chore = Chore(lambda: True, wait_ns, NEVER_NS, now + wait_ns, is_owed=False)
+        chore.run = lambda: self._follow(chore)
         with self._guard:
             self._fresh.add(key)
-            is_followed = key in self._ends_ns
             self._ends_ns[key] = now + FOLLOWED_MS * NS_PER_MS
-        if not is_followed:
-            wait_ns = (CLAIM_MS + SLACK_MS) * NS_PER_MS
-            chore = Chore(lambda: True, wait_ns, NEVER_NS, now + wait_ns, is_owed=False)
-            chore.run = lambda: self._follow(key, chore)
+            self._next_ns.setdefault(key, now + wait_ns)
+            if self._has_chore:
+                return  # No key that is followed is looked at later than this one.
             self._add_chore(chore)
+            self._has_chore = True
 
     def close(self) -> None:
         """Look no more."""
         self._is_closed = True
 
-    def _follow(self, key: str, chore: Chore) -> bool:
+    def _follow(self, chore: Chore) -> bool:
         """Gives whether there is nothing left to look after."""
         if self._is_closed:
             return True
+        now = now_ns()
         with self._guard:
-            self._fresh.discard(key)
-        try:
-            left_ms = self._look(key)
-        except LockUnavailable:
-            if not self._is_over(key, left_ms=CLAIM_MS):
-                raise
-            return True
-        except Exception:
-            with self._guard:
-                del self._ends_ns[key]
-            raise
-        chore.every_ns = (left_ms or CLAIM_MS) * NS_PER_MS + SLACK_MS * NS_PER_MS
-        return self._is_over(key, left_ms)
+            due = [key for key, next_ns in self._next_ns.items() if next_ns <= now]
+            self._fresh.difference_update(due)
+        failure: LockUnavailable | None = None
+        for key, reply in zip(due, self._look_at(due), strict=True):
+            if isinstance(reply, LockUnavailable):
+                failure, reply = reply, CLAIM_MS
+            self._plan(key, reply)
+        with self._guard:
+            if not self._next_ns:
+                self._has_chore = False
+                return True
+            chore.every_ns = max(0, min(self._next_ns.values()) - now_ns())
+        if failure is not None:
+            raise failure
+        return False
 
-    def _is_over(self, key: str, left_ms: int) -> bool:
+    def _plan(self, key: str, left_ms: int) -> None:
+        """When to look again, if at all. `left_ms` of an open claim are left, 0 if none is open."""
+        now = now_ns()
         with self._guard:
-            if key in self._fresh or (left_ms and now_ns() < self._ends_ns[key]):
-                return False
-            del self._ends_ns[key]
-            return True
+            if key in self._fresh or (left_ms and now < self._ends_ns[key]):
+                self._next_ns[key] = now + ((left_ms or CLAIM_MS) + SLACK_MS) * NS_PER_MS
+            else:
+                del self._next_ns[key], self._ends_ns[key]

@@ -116,7 +116,7 @@ class RedisLock(BaseLock):
 
     def _claim_watch(self) -> ClaimWatch:
         return ClaimWatch(
-            lambda key: int(self._calls.run(WATCH, key)),
+            lambda keys: self._calls.run_all(WATCH, [(key, ()) for key in keys]),
             lambda chore: self._renewer.add_chore(chore),
         )
 

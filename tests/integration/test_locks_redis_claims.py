@@ -8,9 +8,12 @@ import pytest
 import redis
 
 from locks import Lease, LockUnavailable, hold
+from locks.clock import NS_PER_MS, now_ns
 from locks.on_redis import waiter
+from locks.on_redis.claim_watch import ClaimWatch
 from locks.on_redis.lock import RedisLock
 from locks.on_redis.scripts import lock_keys
+from locks.renewal import Chore
 from tests.integration.locks_support import holder
 from tests.processes import wait_until
 from tests.proxy import Proxy
@@ -170,3 +173,24 @@ def test_a_lock_that_watches_is_closed_with_all_its_leases(
     for lease in again:
         lease.release()
     waiting.end()
+
+
+def test_many_keys_that_were_handed_over_are_looked_at_in_one_batch() -> None:
+    batches: list[list[str]] = []
+    chores: list[Chore] = []
+
+    def look_at(keys: list[str]) -> list[int | LockUnavailable]:
+        batches.append(keys)
+        return [LockUnavailable("no answer"), 0, 700]
+
+    watch = ClaimWatch(look_at, chores.append)
+    for key in ("a", "b", "c"):
+        watch.handed_over(key)
+    [chore] = chores
+    wait_until(lambda: chore.next_ns + 50 * NS_PER_MS < now_ns(), "all are due")
+    with pytest.raises(LockUnavailable):
+        chore.run()
+    assert batches == [["a", "b", "c"]]
+    assert 0 < chore.every_ns <= 705 * NS_PER_MS  # `c` comes next; who was not told of, later
+    watch.close()
+    assert chore.run()

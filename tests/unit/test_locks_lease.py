@@ -368,3 +368,36 @@ def test_a_lease_that_is_lost_as_it_is_released_is_told_as_what_it_is(
         thread.join(PATIENCE_S)
     renewer.stop()
     assert telling.losses == int(lease.lost.is_set())
+
+
+def test_a_lease_is_renewed_between_two_chores_that_take_long() -> None:
+    order: list[str] = []
+    is_due, done = threading.Event(), threading.Event()
+
+    def renew(leases: list[HeldLease]) -> None:
+        order.append("renewal")
+        for lease in leases:
+            lease.extend(now_ns())
+
+    def begin() -> bool:
+        """Until the lease is due."""
+        is_due.wait(PATIENCE_S)
+        lease.renew_at_ns = now_ns()
+        order.append("chore")
+        return True
+
+    def end() -> bool:
+        order.append("chore")
+        done.set()
+        return True
+
+    renewer = Renewer("renewer-test", renew)
+    lease = _lease(60_000)
+    renewer.add(lease)
+    soon_ns = now_ns() + 200 * NS_PER_MS
+    renewer.add_chore(Chore(begin, NS_PER_MS, until_ns=soon_ns, next_ns=soon_ns))
+    renewer.add_chore(Chore(end, NS_PER_MS, until_ns=soon_ns, next_ns=soon_ns))
+    is_due.set()
+    assert done.wait(PATIENCE_S)
+    renewer.stop()
+    assert order == ["chore", "renewal", "chore"]
