@@ -95,7 +95,10 @@ class RedisLock(BaseLock):
             raise LockUnavailable(f"Redis: {error}") from error
 
     def _break(self, key: str) -> HeldKey | None:
-        return as_held_key(key, self._calls.run(INSPECT, key, "break"))
+        broken = as_held_key(key, self._calls.run(INSPECT, key, "break"))
+        if broken is not None and broken.waiters:
+            self._claims.handed_over(key)
+        return broken
 
     def _ping(self) -> None:
         self._calls.ping()

@@ -91,6 +91,22 @@ def test_behind_frozen_waiters_the_next_is_served_though_it_does_not_ask(
         waiting.end()
 
 
+def test_behind_a_frozen_waiter_the_next_is_served_after_an_operator_ended_the_lease(
+    redis_url: str, lock: RedisLock, other: RedisLock, client: redis.Redis, key: str
+) -> None:
+    first = other.acquire(key, lease_ms=60_000, wait_ms=0)
+    with holder(redis_url, key, lease_ms=60_000, wait_ms=PATIENCE_MS) as process:
+        assert process.listen() == "started"
+        _queue(client, key, 1)
+        process.freeze()
+        waiting = Waiting(other, key)
+        _queue(client, key, 2)
+        assert lock.break_lease(key) is not None
+        assert waiting.served.wait(BEFORE_THEY_ASK_S), client.get(lock_keys(key)[0])
+        waiting.end()
+    first.release()
+
+
 def test_if_who_handed_it_over_is_gone_as_well_the_next_one_asks_in_the_end(
     redis_url: str,
     lock: RedisLock,
