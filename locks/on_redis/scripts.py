@@ -22,6 +22,7 @@ import hashlib
 from dataclasses import dataclass
 
 from locks.on_redis.link import packed, packed_words
+from locks.protocol import MAX_FENCE
 
 FENCE_TTL_S = 86_400
 # A waiter that is handed the key has it for so long; by then it must have said that it is alive.
@@ -58,7 +59,13 @@ local function own(token, fence, ttl_ms)
 end
 
 local function grant(token, ttl_ms, floor, salt, now)
-  local last = tonumber(redis.call('GET', fence_key) or 0) or 0 -- damaged: the clock goes on
+  local last = tonumber(redis.call('GET', fence_key) or 0) or 0
+  if last == {MAX_FENCE} then
+    error('The fences of this key are used up: choose another key.')
+  end
+  if not (last >= 0 and last < {MAX_FENCE}) then
+    last = 0 -- damaged: the clock goes on
+  end
   local number = math.max(last + 1, now)
   if number <= floor then
     number = floor + 1 + salt

@@ -427,6 +427,25 @@ def _shown_as(process: Process) -> str:
     return f"{re.sub('[^0-9A-Za-z-]', '-', socket.gethostname())[:48]} {process.pid}"
 
 
+@pytest.mark.parametrize("damaged", ["1e17", "inf", "nan", "-inf", "0x7fffffffffffffff", "abc"])
+def test_after_a_damaged_fence_the_clock_goes_on(
+    lock: RedisLock, client: redis.Redis, key: str, damaged: str
+) -> None:
+    client.set(lock_keys(key)[1], damaged)
+    with hold(lock, key, lease_ms=1_000, wait_ms=0) as lease:
+        assert abs(lease.fence - time.time_ns() // 1_000) < 3_600_000_000
+
+
+def test_above_the_last_fence_none_is_minted(
+    lock: RedisLock, client: redis.Redis, key: str
+) -> None:
+    client.set(lock_keys(key)[1], MAX_FENCE - 1)
+    with hold(lock, key, lease_ms=1_000, wait_ms=0) as lease:
+        assert lease.fence == MAX_FENCE
+    with pytest.raises(LockUnavailable, match="used up"):
+        lock.acquire(key, lease_ms=1_000, wait_ms=0)
+
+
 def test_one_damaged_key_costs_no_other_lease_its_renewal_nor_the_list_its_rest(
     lock: RedisLock, client: redis.Redis, key: str
 ) -> None:
