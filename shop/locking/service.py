@@ -1,5 +1,6 @@
 """Beginning an epoch: the first by whoever comes first, every later one by an operator."""
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ log = structlog.get_logger("payonce.locking")
 
 # Each try is lost only to somebody who began an epoch in the same instant.
 TRIES = 5
+# A service is asked for a lease as long as this before it is believed.
+PROBE_MS = 5_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +52,14 @@ def adopt(lock: LeaseLock, clock: Clock, *, anew: bool = False, reason: str = "a
     That is for a Redis that lost its data while its clock was set back: leases that it granted
     before have fences above those that it grants now.
 
-    Raises LockUnavailable, and changes nothing, if this service does not answer: a slip in LOCK_URL
-    must not stop the shop that works on another one.
+    Raises LockUnavailable, and changes nothing, if this service does not answer or grants nothing:
+    a slip in LOCK_URL must not stop the shop that works on another one.
     """
     lock.ping()
+    # One that answers may still grant nothing: a replica, say, or a user without the rights. The
+    # key is nobody else's, and no order's.
+    probe = lock.acquire(f"--adopt-{secrets.token_hex(8)}", lease_ms=PROBE_MS, wait_ms=0)
+    probe.release()
 
     def is_due(before: Epoch | None, realm: str) -> bool:
         return anew or before is None or before.realm != realm

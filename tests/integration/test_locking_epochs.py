@@ -5,9 +5,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import redis
 from flask import Flask, current_app
 from sqlalchemy import inspect, select
 
+from locks import LockUnavailable, from_url
 from shop.clock import SystemClock
 from shop.db import db
 from shop.locking.models import LockEpoch
@@ -15,6 +17,8 @@ from shop.locking.service import Adopted, adopt, begin_first
 from shop.locking.store import Epoch, current_epoch
 from tests.faults.yes_lock_wsgi import YesLock
 from tests.integration.payments_support import DATABASES, Buyer, Shop, migrate, shop_inside
+from tests.processes import free_port
+from tests.services import RedisServer
 from tests.shopclient import all_at_once
 from tests.shopkit import Sandbox
 
@@ -87,6 +91,20 @@ def test_epochs_begin_once_each(shop: Shop) -> None:
     assert [one.is_new for one in adopted if isinstance(one, Adopted)].count(True) == 1
     assert rows() == [(1, realm), (2, realm), (3, other.realm())]
     assert current_epoch() == Epoch(number=3, realm=other.realm())
+
+
+def test_a_service_that_answers_but_grants_nothing_is_not_adopted(shop: Shop) -> None:
+    clock = SystemClock()
+    begin_first(Service("realm"), clock)
+    with RedisServer() as server:
+        with redis.Redis(port=server.port) as client:
+            client.replicaof("127.0.0.1", str(free_port()))
+        lock = from_url(server.url)
+        lock.ping()
+        with pytest.raises(LockUnavailable, match="replica"):
+            adopt(lock, clock)
+        lock.close()
+    assert rows() == [(1, "realm")]
 
 
 def test_operators_who_want_different_services_get_an_epoch_each(shop: Shop) -> None:
