@@ -16,11 +16,19 @@ _HOST_NAME = re.compile(r"[\w.-]+")
 
 def split_url(url: str) -> SplitResult:
     """The parts of a URL. Raises LockConfigError for what no back end can use."""
+    if any(sign < " " or sign == "\x7f" for sign in url) or url != url.strip():
+        # Some of these urlsplit would leave out without a word.
+        raise LockConfigError(
+            "It has a control character, or begins or ends with a space. Take it out."
+        )
     try:
         url.encode("utf-8")
+        unquote(url, errors="strict")
         parts = urlsplit(url)
-    except UnicodeEncodeError:  # whose object quotes all
-        raise LockConfigError("It is not UTF-8. Write other bytes as %XX.") from None
+    except UnicodeError:  # whose object quotes all
+        raise LockConfigError(
+            "It is not UTF-8, or a %XX in it is not. Write é as it is or as %C3%A9."
+        ) from None
     except ValueError:  # whose text may quote a password
         raise LockConfigError("It is not a URL: its host or port cannot be read.") from None
     if "\0" in unquote(url):
@@ -60,11 +68,20 @@ def _host_and_port(text: str, default_port: int, complaint: str) -> tuple[str, i
         name = name[1:-1]
         is_host = _is_ipv6(name)
     else:
-        is_host = _HOST_NAME.fullmatch(name) is not None
+        is_host = _HOST_NAME.fullmatch(name) is not None and _can_be_looked_up(name)
     if not is_host or not number(port, MAX_PORT):
         # Not quoted: where the @ was forgotten, or a password has a bare slash, it is a password.
         raise LockConfigError(complaint)
     return name, int(port)
+
+
+def _can_be_looked_up(name: str) -> bool:
+    """Whether each part has 1 to 63 signs; if not, connecting would raise UnicodeError."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _is_ipv6(text: str) -> bool:
