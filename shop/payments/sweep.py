@@ -19,9 +19,9 @@ from shop.orders.moves import Claim
 from shop.payments import store
 from shop.payments.desk import Desk, log
 from shop.payments.models import PaymentAttempt
+from shop.payments.opening import open_at_gateway
 from shop.payments.resolve import EXPIRY_MARGIN_S, Resolution, is_over, look_back, resolve
 from shop.payments.service import close_order
-from shop.payments.start import open_at_gateway
 from statemachine.attempt import OPEN_ATTEMPT_STATES
 
 # WeChat Pay, "best practice of querying": 5 s, 30 s, 1 min, 3 min, 5 min, 10 min, 30 min.

@@ -48,6 +48,7 @@ FORBIDDEN: dict[str, tuple[list[str], list[str]]] = {
     "money is moved without knowing of requests": (
         [
             "shop.payments.start",
+            "shop.payments.opening",
             "shop.payments.settle",
             "shop.payments.resolve",
             "shop.payments.service",
@@ -73,6 +74,7 @@ FORBIDDEN: dict[str, tuple[list[str], list[str]]] = {
         [
             "shop.orders.moves",
             "shop.payments.start",
+            "shop.payments.opening",
             "shop.payments.settle",
             "shop.payments.resolve",
             "shop.payments.store",

@@ -1,0 +1,91 @@
+"""Opening an attempt at its gateway, and keeping the ticket that its member pays with."""
+
+from shop.db import transaction
+from shop.errors import OrderNotFound, Superseded
+from shop.gateways.base import Outcome, PrepayRequest, Product
+from shop.orders.moves import Claim, fenced_transaction
+from shop.payments import store
+from shop.payments.desk import Desk, log
+from shop.payments.models import PaymentAttempt
+from shop.payments.resolve import last_look_at
+from shop.payments.settle import end_unpaid
+from shop.payments.words import words_for
+from statemachine.attempt import OPEN_ATTEMPT_STATES
+
+
+def open_at_gateway(desk: Desk, claim: Claim, attempt: PaymentAttempt, *, resumed: bool) -> None:
+    """Step 5: the gateway call, outside any transaction, under the lease.
+
+    `resumed`: an earlier call with this number may have come through. Raises PaymentRefused where
+    nothing was opened, GatewayAway where nothing was sent, GatewayUnsure where that cannot be
+    known; each by the reason (shop/payments/words.py).
+    """
+    number = attempt.out_trade_no
+    request = PrepayRequest(
+        out_trade_no=number,
+        amount_fen=attempt.amount_fen,
+        subject=f"Payonce {attempt.order_code}",
+        expires_at=attempt.expires_at,
+        notify_url=desk.notify_url(attempt.channel, attempt.merchant),
+        product=Product(attempt.product),
+        payer_openid=attempt.payer_openid,
+        client_ip=attempt.client_ip,
+        return_url=desk.return_url(attempt.order_code),
+    )
+    gateway = desk.gateway_of(attempt)
+    desk.before_gateway_call(claim)
+    result = gateway.prepay(request)
+    if result.outcome is Outcome.SUCCEEDED and result.ticket:
+        _store_ticket(desk, claim, number, result.ticket)
+        return
+    fault = result.fault.code if result.fault else "no_ticket"
+    log.warning("prepay_failed", out_trade_no=number, outcome=result.outcome.value, fault=fault)
+    if not resumed and (result.outcome is Outcome.FAILED or not result.sent):
+        ended_now = end_unpaid(
+            desk,
+            claim,
+            number,
+            attempt_event="fail",
+            order_event="fail",
+            cause=f"prepay {'refused' if result.sent else 'not sent'}: {fault}",
+            fault_code=fault,
+            # Should another worker have taken over and sent it after all, money would be found.
+            look_again_at=None if result.sent else last_look_at(attempt),
+        )
+        if not ended_now:
+            # Who went on with the order ended it, and its gateway refuses the number since.
+            raise Superseded(order_code=attempt.order_code)
+        words = words_for(fault, Outcome.FAILED, sent=result.sent)
+        raise words(order_code=attempt.order_code, channel=attempt.channel, fault_code=fault)
+    if attempt.state == "pending":
+        # A new ticket in place of a stale one: the gateway may refuse it because it is paid.
+        transaction(lambda: store.ask_soon(number, desk.clock.now()))
+    # Unknown, or refused for a number that an earlier call may have opened or that may be paid by
+    # now: the attempt stays open, and the sweeper asks.
+    unsure = words_for(fault, Outcome.UNKNOWN)
+    raise unsure(order_code=attempt.order_code, channel=attempt.channel, fault_code=fault)
+
+
+def _store_ticket(desk: Desk, claim: Claim, number: str, ticket: str) -> None:
+    def work() -> None:
+        attempt = store.fresh_attempt(number)
+        if attempt is None:
+            raise OrderNotFound(order_code=number)
+        if attempt.state == "succeeded":
+            # A callback was faster: there is nothing left to store.
+            return
+        if attempt.state not in OPEN_ATTEMPT_STATES:
+            raise Superseded(order_code=attempt.order_code)
+        order = store.fresh_order(attempt.order_code)
+        if order is None:
+            raise OrderNotFound(order_code=attempt.order_code)
+        desk.moves.hold_order(order, claim)
+        values = {"ticket": ticket, "ticket_at": desk.clock.now()}
+        if attempt.state == "opening":
+            desk.moves.move_attempt(attempt, "opened", claim, "prepay", **values)
+        else:
+            # The newest ticket is the one that works; who came first showed an older one.
+            desk.moves.write_attempt(attempt, claim, **values)
+
+    fenced_transaction(claim, work)
+    log.info("payment_pending", out_trade_no=number, fence=claim.fence)
