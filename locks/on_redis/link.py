@@ -5,7 +5,9 @@ long as the two round trips of a lease, and repeats some requests unasked. The l
 every request whether it was sent, since a lost reply to it means that it may have been done.
 """
 
+import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,8 +119,19 @@ class Link:
             raise LinkBroken("It was closed.") from error
         return None
 
+    def interrupt(self) -> None:
+        """Wake the thread that uses it: for it, all is over, and it closes the link.
+
+        To close it under that thread would give its descriptor's number to the next connection,
+        on which the thread would then sleep.
+        """
+        sock = self._connection._sock
+        if sock is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
-        """End it, also under a thread that waits. In a forked child it closes the copy alone."""
+        """End it; only for the thread that uses it. In a forked child it closes the copy alone."""
         self._connection.disconnect()
 
 

@@ -49,8 +49,12 @@ class Subscription:
             if deadline.is_over():
                 return None
 
+    def interrupt(self) -> None:
+        """End the waiting of the thread that uses it, which then drops it."""
+        self._link.interrupt()
+
     def close(self) -> None:
-        """Close it, also under a thread that waits on it."""
+        """Close it, when no other thread uses it."""
         self._link.close()
 
 
@@ -94,16 +98,22 @@ class Subscriptions:
         subscription.close()
 
     def close(self) -> None:
-        """Close all, in use or not."""
+        """Close those that are not in use, and make the others be dropped."""
         with self._guard:
             self._is_closed = True
-            every = list(self._all)
+            idle, self._idle = self._idle, []
+            used = self._all.difference(idle)
             self._all.clear()
-            self._idle.clear()
-        for subscription in every:
+        for subscription in idle:
             subscription.close()
+        for subscription in used:
+            subscription.interrupt()
 
     def abandon(self) -> None:
         """Close a forked child's copies, lest a waiter of a parent that dies be taken for alive."""
         self._guard = threading.Lock()  # the parent's may have been in use at the fork
-        self.close()
+        self._is_closed = True
+        for subscription in self._all:
+            subscription.close()
+        self._all.clear()
+        self._idle.clear()

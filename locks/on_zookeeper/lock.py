@@ -14,6 +14,7 @@ back; when the session is lost, every lease is.
 """
 
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -164,8 +165,8 @@ class ZooKeeperLock(BaseLock):
         # answered by way of the leader, which checks that the session stands.
         synced = client.sync_async(session.root or "/")
         asked = [
-            (lease, client.get_async(path_of(lease.place), _Gone(self._renewer, lease)))
-            for lease in leases
+            (lease, client.get_async(path_of(lease.place), _Gone(self._renewer, reference)))
+            for lease, reference in zip(leases, map(weakref.ref, leases), strict=True)
         ]
         deadline = Deadline(int(REPLY_TIMEOUT_S * 1_000))
         reply(synced, deadline.left_s())
@@ -264,12 +265,14 @@ class _Gone:
     """
 
     renewer: Renewer
-    lease: HeldLease
+    lease: "weakref.ref[HeldLease]"
+    """Weak, as the renewer's own: a lease that its holder forgot must not be kept by its watch."""
 
     def __call__(self, event: Any) -> None:
         """Called by the client's own thread; also with NONE, when the connection breaks."""
-        if event.type == "DELETED" and not self.lease.is_released:
-            self.renewer.lose(self.lease, NODE_GONE)
+        lease = self.lease()
+        if event.type == "DELETED" and lease is not None and not lease.is_released:
+            self.renewer.lose(lease, NODE_GONE)
 
 
 def _czxid(result: Any, deadline: Deadline) -> int | None:

@@ -70,7 +70,10 @@ class Places:
         self._count = count
         self._patience_s = patience_s
         self._waiting = 0
-        self._freed = threading.Condition()
+        # Taken by itself: Condition's own `with` is written in Python, and an exception from a
+        # signal's handler between its steps would leave it taken for ever.
+        self._lock = threading.Lock()
+        self._freed = threading.Condition(self._lock)
         self._taken_at: list[float] = []
 
     def take(self) -> float | None:
@@ -79,7 +82,7 @@ class Places:
         Places that change hands are waited for, by no more calls than there are places. Those that
         nobody took anew for `PATIENCE_S` are those of a gateway that hangs, and not waited for.
         """
-        with self._freed:
+        with self._lock:
             if not self._has_room():
                 left_s = max(self._taken_at) + self._patience_s - time.monotonic()
                 if left_s <= 0 or self._waiting >= self._count:
@@ -96,7 +99,7 @@ class Places:
 
     def give_back(self, taken_at: float) -> None:
         """End the call that `take` let in."""
-        with self._freed:
+        with self._lock:
             self._taken_at.remove(taken_at)
             self._freed.notify()
 
