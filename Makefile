@@ -12,7 +12,8 @@ PYTHON ?=
 # More for the program that is run: make test ARGS="-k webhook"
 ARGS ?=
 # Test processes side by side, each with servers of its own.
-WORKERS ?= 2
+# More than two cores have: much of the tests' time is waiting.
+WORKERS ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,7 +30,7 @@ help: ## Show this list
 run: $(VENV)/runtime.stamp ## Run the shop with sandbox gateways [PORT=8000 HOST=127.0.0.1 DATA_DIR=var]
 	@exec $(BIN)/python scripts/run.py
 
-test: system $(VENV)/dev.stamp $(NODE_STAMP) ## Install what is missing and run all tests [ARGS="-k name" WORKERS=2]
+test: system $(VENV)/dev.stamp $(NODE_STAMP) ## Install what is missing and run all tests [ARGS="-k name" WORKERS=3]
 	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(VENV)/dev.stamp ## Lint, formatting and strict types

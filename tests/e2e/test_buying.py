@@ -228,7 +228,7 @@ def test_a_change_of_channel_that_is_not_confirmed_keeps_the_first_code_and_says
     browser = member_browser()
     buy_now(browser, "longjing-tea", points=None, channel="wechatpay")
     first = browser.attribute("open-on-phone", "href")
-    fault = {"channel": "wechatpay", "op": "close", "kind": "http500", "times": 1}
+    fault = {"channel": "wechatpay", "op": "close", "kind": "http500", "times": 3}
     shop.sandbox.post("/admin/faults", fault)
     browser.press("pay-alipay")
     assert "Alipay" in browser.find("not-changed").text

@@ -23,7 +23,10 @@ pytestmark = pytest.mark.faults
 
 def family(pid: int) -> list[int]:
     """A process and all that it started: PostgreSQL serves each session by a process of its own."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []  # it ended meanwhile
     return [pid, *(each for child in children for each in family(int(child)))]
 
 

@@ -1,6 +1,5 @@
 """An exception from a signal's handler, wherever it strikes, leaves no key of the files locked."""
 
-import gc
 import sys
 from collections.abc import Callable
 from itertools import count
@@ -50,7 +49,6 @@ def test_a_guard_ends_wherever_an_exception_strikes(tmp_path: Path) -> None:
 
     for step in count(1):
         struck = strike(step, look)
-        gc.collect()
         with OpenedKey(path, tmp_path, create=True, patience_s=0) as key:
             assert key is not None, f"locked for ever by an exception before line {step}"
         if not struck:
