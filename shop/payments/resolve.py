@@ -112,7 +112,13 @@ def _act(
     # Not known to the gateway, after it was asked to close: there is nothing that can be paid. (An
     # Alipay code that nobody scanned can still be scanned until it expires, which is set to the
     # order's own expiry: the sweeper then asks once more, and money that came is booked.)
-    never_was = want_closed and found.outcome is Outcome.PENDING and not found.exists
+    unknown_there = found.outcome is Outcome.PENDING and not found.exists
+    if unknown_there and attempt.state == "pending" and attempt.channel == "wechatpay":
+        # It gave us a ticket under this number, so it knows it: we are asking the wrong account, as
+        # when a merchant's number was changed meanwhile. That proves nothing about the money.
+        log.error("payment_unknown_to_its_gateway", out_trade_no=attempt.out_trade_no)
+        return Resolution.UNSURE
+    never_was = want_closed and unknown_there
     if closed or never_was:
         end_unpaid(
             desk,

@@ -5,15 +5,17 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from dotenv import dotenv_values
 from sqlalchemy import update
 
+from sandbox.keys import ensure_merchant
 from shop.db import changed_rows, transaction
 from shop.errors import GatewayAway, GatewayUnsure
 from shop.payments.contract import PayCommand, PaymentView
 from shop.payments.models import PaymentAttempt
 from shop.payments.products import Device
 from shop.wiring import build_parts
-from tests.integration.payments_support import Buyer, Shop, shop_inside
+from tests.integration.payments_support import EXPIRY_S, Buyer, Shop, shop_inside
 from tests.processes import free_port
 from tests.shopkit import Sandbox
 
@@ -129,3 +131,30 @@ def test_a_gateway_that_cannot_be_reached_ends_the_attempt_at_once_and_another_w
     assert buyer.on_hand() == buyer.brought
     view = buyer.pay(code, "alipay")
     assert (view.attempt_state, view.channel) == ("pending", "alipay")
+
+
+def test_a_payment_that_the_wrong_account_is_asked_about_is_not_taken_for_unpaid(
+    buyer: Buyer, sandbox: Sandbox
+) -> None:
+    """The merchant's number was changed while it was open, and its notice is late."""
+    settings = buyer.shop.kit.settings
+    ensure_merchant(sandbox.folder, sandbox.url, "other")
+    other = dotenv_values(sandbox.folder / "merchants" / "other.env")
+    changed = {name: value or "" for name, value in other.items() if "WECHATPAY" in name}
+    parts = build_parts(
+        replace(settings, gateway_variables={**settings.gateway_variables, **changed}),
+        clock=buyer.shop.clock,
+    )
+    code = buyer.order()
+    buyer.pay(code, "wechatpay")
+    assert buyer.pay_at_phone(buyer.number(code))
+    command = PayCommand(member_id=buyer.member_id, order_code=code, channel="alipay")
+    with pytest.raises(GatewayUnsure):
+        parts.payments.pay(command)
+    with buyer.shop.clock.later(EXPIRY_S + 3_600):
+        parts.sweeper.run_once()
+    parts.close()
+    assert [one.state for one in buyer.attempts(code)] == ["pending"]
+    assert (buyer.state(code), buyer.charges(code)) == ("paying", 1)
+    buyer.hear_of_money(code, buyer.number(code))
+    assert buyer.state(code) == "paid"
