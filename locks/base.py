@@ -62,7 +62,7 @@ class BaseLock(ABC):
         grant: Grant | None = None
         try:
             began_ns = now_ns()
-            grant = self._take_and_tell(request, self._tell) if self._tell else self._take(request)
+            grant = self._take_or_tell(request, began_ns)
             lease = HeldLease(grant, self._give_back, self._doubt, self._complete)
             self._keep(lease)
             if self._tell is not None:
@@ -158,15 +158,16 @@ class BaseLock(ABC):
         if self._closed:
             raise LockUnavailable("This lock object was closed.")
 
-    def _take_and_tell(self, request: Request, tell: GuardedObserver) -> Grant:
-        began_ns = now_ns()
+    def _take_or_tell(self, request: Request, began_ns: int) -> Grant:
         try:
             return self._take(request)
         except LockTimeout:
-            tell.timed_out(now_ns() - began_ns)
+            if self._tell is not None:
+                self._tell.timed_out(now_ns() - began_ns)
             raise
         except LockUnavailable:
-            tell.unavailable(now_ns() - began_ns)
+            if self._tell is not None:
+                self._tell.unavailable(now_ns() - began_ns)
             raise
 
     def _keep(self, lease: HeldLease) -> None:

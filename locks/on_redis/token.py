@@ -4,7 +4,8 @@ import itertools
 import os
 import re
 import secrets
-import socket
+
+from locks.names import host_name
 
 # So much of a host's name tells it apart from its neighbours.
 MAX_HOST_CHARS = 48
@@ -16,7 +17,7 @@ class Tokens:
     """Makes `host.pid.random.number`. The random part is drawn once in a process."""
 
     def __init__(self) -> None:
-        host = re.sub(r"[^0-9A-Za-z-]", "-", socket.gethostname())[:MAX_HOST_CHARS] or "-"
+        host = re.sub("[._]", "-", host_name())[:MAX_HOST_CHARS]
         self._mine = f"{host}.{os.getpid()}.{secrets.token_hex(RANDOM_BYTES)}"
         self._numbers = itertools.count(1)
 
