@@ -25,6 +25,7 @@ from cryptography.x509.oid import NameOID
 from config.settings import AlipaySettings, SettingsError
 from shop.clock import Clock
 from shop.gateways.keys import MIN_KEY_BITS
+from shop.gateways.strangers import strangers_turn
 
 Download = Callable[[str], object]
 """Asks Alipay for the certificate of an SN: the answer's `alipay_cert_content`, not yet believed.
@@ -39,7 +40,7 @@ FETCH_PAUSE_S: Final = 60.0
 """An SN that nobody knows may be a stranger's invention: it must not become a request each time."""
 
 FETCH_WAIT_S: Final = 30.0
-"""How long a second caller waits for the one who is fetching."""
+"""How long a second answer waits for the first to fetch. A notice waits for nobody."""
 
 _RSA_SIGNATURES: Final = "1.2.840.113549.1.1"
 _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")
@@ -89,7 +90,7 @@ class Certificates(SigningKeys):
     """Certificate mode. Asks Alipay for a new certificate only when an answer or notice names one.
 
     Answers and notices may each cause one request a minute and process: a stranger's notices must
-    not keep a true answer's certificate from being fetched.
+    not keep a true answer's certificate from being fetched, nor wait for one.
     """
 
     def __init__(self, settings: AlipaySettings, own: RSAPrivateKey, clock: Clock) -> None:
@@ -125,35 +126,36 @@ class Certificates(SigningKeys):
             )
         self.request_fields = {"app_cert_sn": cert_sn(app), "alipay_root_cert_sn": root_sn}
         self._known: dict[str, RSAPublicKey] = {cert_sn(first): key}
-        self._fetching = Lock()
+        self._answers_turn = Lock()
         self._not_before_s = {"answer": 0.0, "notice": 0.0}
 
     def for_answer(self, serial: object, download: Download) -> RSAPublicKey:
         """See `SigningKeys`. An answer that names no certificate is not believed."""
         if not isinstance(serial, str) or _SN.fullmatch(serial) is None:
             raise UnknownCertificate("the answer names no certificate (alipay_cert_sn)")
-        return self._key(serial, download, "answer")
+        if serial in self._known:
+            return self._known[serial]
+        if not self._answers_turn.acquire(timeout=FETCH_WAIT_S):
+            raise UnknownCertificate("another answer's certificate is still being fetched")
+        try:
+            if serial not in self._known:
+                self._fetch(serial, download, "answer")
+            return self._known[serial]
+        finally:
+            self._answers_turn.release()
 
     def for_notice(self, serial: str, download: Download) -> Sequence[RSAPublicKey]:
         """See `SigningKeys`. A notice need not name its certificate."""
         if not serial:
-            return tuple(self._known.values())
+            return tuple(self._known.copy().values())
         if _SN.fullmatch(serial) is None:
             raise UnknownCertificate("alipay_cert_sn is malformed")
-        return (self._key(serial, download, "notice"),)
-
-    def _key(self, serial: str, download: Download, cause: str) -> RSAPublicKey:
-        known = self._known.get(serial)
-        if known is not None:
-            return known
-        if not self._fetching.acquire(timeout=FETCH_WAIT_S):
-            raise UnknownCertificate("another request is still fetching a certificate")
-        try:
-            if serial not in self._known:
-                self._fetch(serial, download, cause)
-            return self._known[serial]
-        finally:
-            self._fetching.release()
+        if serial not in self._known:
+            with strangers_turn() as ours:
+                if not ours:
+                    raise UnknownCertificate("another notice's certificate is being fetched")
+                self._fetch(serial, download, "notice")
+        return (self._known[serial],)
 
     def _fetch(self, serial: str, download: Download, cause: str) -> None:
         """Ask for a certificate and keep it if it is to be believed. Raises UnknownCertificate."""
@@ -167,8 +169,7 @@ class Certificates(SigningKeys):
             raise
         except Exception as error:
             raise UnknownCertificate(f"certificate {serial}: {type(error).__name__}") from error
-        # A new mapping: others may be reading the old one.
-        self._known = {**self._known, serial: key}
+        self._known[serial] = key
         log.warning(
             "Alipay signs with a new certificate, which was fetched and chains to the configured "
             "root; put it into ALIPAY_CERT_FILE",

@@ -23,6 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from shop.clock import Clock
+from shop.gateways.strangers import strangers_turn
 from shop.gateways.transport import TransportFault
 
 REFRESH_EVERY: Final = timedelta(hours=8)
@@ -39,10 +40,6 @@ EXPIRY_INTERVAL: Final = timedelta(hours=1)
 
 FETCH_PATIENCE_S: Final = 20.0
 """How long a thread that cannot go on without certificates waits for the one that fetches."""
-
-STRANGER_PATIENCE_S: Final = 2.0
-"""The same where only a strange serial asks for it: while the gateway is slow, made-up serials must
-not hold the shop's threads. A true notice comes again."""
 
 NO_CERTIFICATES: Final = "no_certificates"
 
@@ -119,7 +116,8 @@ class PlatformKeys:
         """
         if self._public_key is not None:
             return
-        self._refresh_if_due()
+        if self._is_due():
+            self._refresh(0)
         if not self._any_valid():
             self._refresh(FETCH_PATIENCE_S)
         if not self._any_valid():
@@ -129,21 +127,29 @@ class PlatformKeys:
                 sent=False,
             )
 
-    def key_of(self, serial: str) -> RSAPublicKey | None:
+    def key_of_answer(self, serial: str) -> RSAPublicKey | None:
         """The key that a serial names, if we have it or can have it now."""
+        return self._key_of(serial, self._refresh)
+
+    def key_of_notice(self, serial: str) -> RSAPublicKey | None:
+        """The same for what anybody may have sent: waits for no other thread."""
+        return self._key_of(serial, self._refresh_for_a_notice)
+
+    def _key_of(self, serial: str, refresh: Callable[[float], None]) -> RSAPublicKey | None:
         if self._public_key is not None and serial == self.public_key_id:
             return self._public_key
         if _CERTIFICATE_SERIAL.fullmatch(serial) is None:
             return None
         number = int(serial, 16)
-        self._refresh_if_due()
+        if self._is_due():
+            refresh(0)
         if self._valid(number) is None:
-            self._refresh(STRANGER_PATIENCE_S)
+            refresh(FETCH_PATIENCE_S)
         found = self._valid(number)
         return None if found is None else found.key
 
     def key_among(self, serial: str, fetched: Iterable[PlatformCertificate]) -> RSAPublicKey | None:
-        """As `key_of`, for the answer that brings `fetched` itself. Fetches nothing."""
+        """As `key_of_answer`, for the answer that brings `fetched` itself. Fetches nothing."""
         if self._public_key is not None and serial == self.public_key_id:
             return self._public_key
         if _CERTIFICATE_SERIAL.fullmatch(serial) is None:
@@ -166,16 +172,20 @@ class PlatformKeys:
             one.valid(now) for known in (self._fetched, self._given) for one in known.values()
         )
 
-    def _refresh_if_due(self) -> None:
-        """Ask anew when it is time; whoever comes meanwhile goes on with what there is."""
+    def _is_due(self) -> bool:
+        """Whether it is time to ask anew; whoever comes meanwhile goes on with what there is."""
         fetched_at = self._fetched_at
         if self._fetch is None or fetched_at is None:
-            return
+            return False
         now = self._clock.now()
         age = abs(now - fetched_at)
         ends_at = max((one.ends_at for one in self._fetched.values()), default=now)
-        if age >= REFRESH_EVERY or (ends_at - now < EXPIRY_MARGIN and age >= EXPIRY_INTERVAL):
-            self._refresh(0)
+        return age >= REFRESH_EVERY or (ends_at - now < EXPIRY_MARGIN and age >= EXPIRY_INTERVAL)
+
+    def _refresh_for_a_notice(self, _wait_s: float) -> None:
+        with strangers_turn() as ours:
+            if ours:
+                self._refresh(0)
 
     def _refresh(self, wait_s: float) -> None:
         """Fetch, unless that was tried a moment ago; wait so long for a thread that is at it.

@@ -35,7 +35,7 @@ def read_wechatpay_notice(
     try:
         if len(body) > MAX_NOTICE_BYTES:
             raise NoticeRefused("malformed", f"longer than {MAX_NOTICE_BYTES} bytes")
-        envelope = _object(wire.open_envelope(headers.items(), body), "the body")
+        envelope = _object(wire.open_notice(headers.items(), body), "the body")
         notice_id = identifier(envelope, "id")
         fields = _open_resource(wire, envelope)
         out_trade_no = identifier(fields, "out_trade_no")

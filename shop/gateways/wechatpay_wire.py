@@ -74,7 +74,9 @@ class Wire(Core):  # type: ignore[misc]  # the library has no annotations
         self._platform.make_ready()
         answer = self._send(path, method.value, data)
         if 200 <= answer.status < 300:
-            self.open_envelope(answer.headers, answer.body)
+            open_envelope(
+                answer.headers, answer.body, self._platform.key_of_answer, self._clock.now()
+            )
         return answer.status, answer.body
 
     def download(
@@ -102,9 +104,9 @@ class Wire(Core):  # type: ignore[misc]  # the library has no annotations
             total_timeout_s=total_timeout_s,
         )
 
-    def open_envelope(self, headers: Iterable[tuple[str, str]], body: bytes) -> str:
-        """The text of a body whose signature, serial and clock hold. Raises EnvelopeRefused."""
-        return open_envelope(headers, body, self._platform.key_of, self._clock.now())
+    def open_notice(self, headers: Iterable[tuple[str, str]], body: bytes) -> str:
+        """The text of a notice whose signature, serial and clock hold. Raises EnvelopeRefused."""
+        return open_envelope(headers, body, self._platform.key_of_notice, self._clock.now())
 
     def decrypt(self, *, ciphertext: str, nonce: str, associated_data: str) -> str | None:
         """Open a notice's resource with the APIv3 key; None if its tag does not hold.

@@ -4,6 +4,7 @@ certificate comes to be."""
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -311,6 +312,39 @@ def test_strangers_notices_keep_no_true_answer_from_being_believed(server: Gatew
     result: QueryResult = gateway.query(NUMBER)
     assert result.outcome is Outcome.SUCCEEDED
     assert methods(server) == [DOWNLOAD, METHODS["query"], DOWNLOAD]
+
+
+def test_a_slow_download_holds_one_notice_of_all_merchants_and_no_answer(
+    server: GatewayServer,
+) -> None:
+    keys, certificate = renewed()
+    begun, let_go = threading.Event(), threading.Event()
+    answer = answering(keys, certificate, content_of(certificate, ALL.middle.certificate))
+
+    def slow(seen: Seen) -> Reply:
+        if asked(seen)["method"] == DOWNLOAD and not begun.is_set():
+            begun.set()
+            let_go.wait(60)
+        return answer(seen)
+
+    server.script = slow
+    gateway, other = gateway_at(server), gateway_at(server)
+    body = notice(keys, certificate, named=True)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(gateway.read_notice, {}, body)
+        assert begun.wait(30)
+        try:
+            # None of these can have waited for the download: it has not come.
+            for merchant in (gateway, other):
+                with pytest.raises(NoticeRefused) as refused:
+                    merchant.read_notice({}, body)
+                assert refused.value.reason == "unknown_serial"
+            assert gateway.query(NUMBER).outcome is Outcome.SUCCEEDED
+            assert not first.done()
+        finally:
+            let_go.set()
+        assert first.result(30).out_trade_no == NUMBER
+    assert other.read_notice({}, body).out_trade_no == NUMBER
 
 
 @examples(deadline=None, max_examples=50)
