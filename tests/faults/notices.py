@@ -75,6 +75,29 @@ class Callbacks:
         )
         return self._call("wechatpay", headers, body)
 
+    def wechatpay_refund(self, out_trade_no: str, amount_fen: int, status: str) -> Call:
+        """What WeChat Pay tells of a refund of all of a payment."""
+        resource = {
+            "mchid": self.wechatpay_keys.mchid,
+            "out_trade_no": out_trade_no,
+            "transaction_id": "4200000000000000000000000001",
+            "out_refund_no": f"RF{out_trade_no}",
+            "refund_id": "50300000000000000000000000001",
+            "refund_status": status,
+            "success_time": "2026-01-01T13:00:00+08:00",
+            "user_received_account": "支付用户零钱",
+            "amount": {
+                "total": amount_fen,
+                "refund": amount_fen,
+                "payer_total": amount_fen,
+                "payer_refund": amount_fen,
+            },
+        }
+        headers, body = sign_wechatpay_notice(
+            self.wechatpay_keys, resource, event_type=f"REFUND.{status}"
+        )
+        return self._call("wechatpay", headers, body)
+
     def alipay(self, out_trade_no: str, total_amount: str, **changes: str) -> Call:
         """A success of Alipay (amount in yuan), with `changes` in its fields."""
         fields = alipay_trade(self.alipay_keys, out_trade_no, total_amount, **changes)

@@ -230,6 +230,51 @@ def test_a_notice_that_tells_of_no_money_moves_nothing(storm: Storm, member: Mem
     assert storm.kit.broken() == []
 
 
+def refund_notice(storm: Storm, channel: str, number: str, status: str) -> Call:
+    """A gateway's word of a refund of a payment of 9 yuan."""
+    callbacks = Callbacks(storm.kit.sandbox, storm.kit.url)
+    if channel == "wechatpay":
+        return callbacks.wechatpay_refund(number, 900, status)
+    return callbacks.alipay(
+        number,
+        "9.00",
+        trade_status=status,
+        refund_fee="9.00",
+        gmt_refund="2026-01-01 13:00:00.320",
+        out_biz_no=f"RF{number}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("channel", "statuses"),
+    [
+        ("wechatpay", ("SUCCESS", "ABNORMAL", "CLOSED")),
+        ("alipay", ("TRADE_SUCCESS", "TRADE_CLOSED")),
+    ],
+)
+def test_a_notice_of_a_refund_is_kept_and_acknowledged_and_is_no_payment(
+    storm: Storm, member: Member, channel: str, statuses: tuple[str, ...]
+) -> None:
+    code, number = open_payment(member, channel)
+    notices = [refund_notice(storm, channel, number, status) for status in statuses]
+    kept = [("applied", f"noted {status}", 1) for status in statuses]
+    before = books(storm.kit.database_url)["orders"]
+    for notice in notices:
+        assert_acknowledged(channel, notice.send())
+    assert books(storm.kit.database_url)["orders"] == before
+    assert outcomes(storm.kit, number) == kept
+    assert member.state_of(code) == "paying"
+
+    storm.kit.sandbox.pay(number, notice=False)
+    assert_acknowledged(channel, success(storm, channel, number).send())
+    assert member.state_of(code) == "paid"
+    settled = books(storm.kit.database_url)
+    for notice in notices:
+        assert_acknowledged(channel, notice.send())
+    assert books(storm.kit.database_url) == settled
+    assert storm.kit.broken() == []
+
+
 def test_a_notice_is_refused_while_the_database_is_away_and_applied_when_sent_again(
     sandbox_server: Sandbox, make_kit: KitMaker
 ) -> None:
