@@ -77,6 +77,16 @@ class Worker:
         """CPU time of the whole process so far, all its threads; asks nothing of the process."""
         return time.clock_gettime_ns((~self._child.pid << 3) | _CPU_CLOCK_OF_A_PROCESS)
 
+    def switches(self) -> int:
+        """How often its threads were given a core so far; of those that live."""
+        statuses = Path(f"/proc/{self._child.pid}/task").glob("*/status")
+        return sum(
+            int(line.split()[1])
+            for status in statuses
+            for line in status.read_text(encoding="ascii", errors="replace").splitlines()
+            if "ctxt_switches" in line
+        )
+
     def freeze(self) -> None:
         """SIGSTOP, and wait until it has stopped."""
         self._child.send_signal(signal.SIGSTOP)

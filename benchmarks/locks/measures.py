@@ -221,8 +221,9 @@ class Round:
             lease_ms = self._plan.idle_lease_ms
             for_s = IDLE_LEASES * lease_ms / MS_PER_S
         with self._crew.at(contender, self._addresses[contender.service], lease_ms) as gang:
-            share = measure_idle(gang, f"{contender.name}-{IDLE}", for_s)
-        self._note(IDLE, contender, "percent_of_core", share * 100)
+            idle = measure_idle(gang, f"{contender.name}-{IDLE}", for_s)
+        self._note(IDLE, contender, "percent_of_core", idle.share * 100)
+        self._note(IDLE, contender, "switches_per_s", idle.switches / for_s)
         self._note(IDLE, contender, "lease_s", lease_ms / MS_PER_S)
 
     def _note_handover(self, measure: str, contender: Contender, found: Crowd) -> None:

@@ -87,6 +87,7 @@ _TABLES: tuple[tuple[str, str, tuple[_Column, ...]], ...] = (
         "15 processes blocked behind one holder",
         (
             _Column("CPU of all 15, % of one core", "percent_of_core", 3),
+            _Column("a waiter is given a core, times a second", "switches_per_s", 2),
             _Column("lease or session, s", "lease_s", 0),
         ),
     ),
@@ -143,17 +144,20 @@ def keys_threads(book: Book) -> list[int]:
 
 
 def _targets(book: Book) -> Table:
-    table = Table("Targets", ["", "wanted", "measured", ""])
+    table = Table("Targets", ["", "wanted", "its floor", "measured", ""])
     for verdict in verdicts(book):
         target = verdict.target
         sign = "≥" if target.at_least else "≤"
-        figure = NONE if verdict.figure is None else _short(verdict.figure)
-        table.rows.append([target.text, f"{sign} {target.bound:g}", figure, verdict.word])
+        floor = "" if target.floor is None else _short(verdict.floor)
+        wanted, figure = f"{sign} {target.bound:g}", _short(verdict.figure)
+        table.rows.append([target.text, wanted, floor, figure, verdict.word])
     return table
 
 
-def _short(value: float) -> str:
+def _short(value: float | None) -> str:
     """Three figures, and no powers of ten."""
+    if value is None:
+        return NONE
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 

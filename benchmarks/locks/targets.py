@@ -16,13 +16,15 @@ class Target:
     bound: float
     at_least: bool
     values: Callable[[Book], Sequence[float]]
+    floor: Callable[[Book], Sequence[float]] | None = None
+    """The same of the service's floor, where the bound is no ratio to it: it tells the machine's
+    share."""
 
     def judge(self, book: Book) -> "Verdict":
         """By the median over the rounds."""
-        values = self.values(book)
-        if not values:
-            return Verdict(self, None)
-        return Verdict(self, statistics.median(values))
+        return Verdict(
+            self, _median(self.values(book)), _median(self.floor(book) if self.floor else ())
+        )
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Verdict:
 
     target: Target
     figure: float | None
+    floor: float | None
 
     @property
     def word(self) -> str:
@@ -42,6 +45,10 @@ class Verdict:
         return "met" if is_met else "NOT met"
 
 
+def _median(values: Sequence[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
 def _values(measure: str, contender: str, figure: str) -> Callable[[Book], Sequence[float]]:
     return lambda book: book.values(measure, contender, figure)
 
@@ -51,10 +58,17 @@ def _ratios(measure: str, figure: str, above: str, below: str) -> Callable[[Book
 
 
 _REDIS, _ZOOKEEPER = "ours-redis", "ours-zookeeper"
+_REDIS_QUEUE = "floor-redis-queue"
 
 TARGETS = (
     Target("Redis, alone: rate ÷ floor", 0.85, True, _values(CYCLE, _REDIS, "of_floor")),
-    Target("Redis, crowd: drain ÷ ideal", 1.3, False, _values(CROWD, _REDIS, "drain")),
+    Target(
+        "Redis, crowd: drain ÷ ideal",
+        1.3,
+        False,
+        _values(CROWD, _REDIS, "drain"),
+        _values(CROWD, _REDIS_QUEUE, "drain"),
+    ),
     Target(
         "Redis, crowd: python-redis-lock's hand-over ÷ ours",
         1.3,
@@ -63,7 +77,11 @@ TARGETS = (
     ),
     Target("Redis, crowd: Jain's fairness", 0.99, True, _values(CROWD, _REDIS, "jain")),
     Target(
-        "Redis, 15 waiters: CPU, % of a core", 0.05, False, _values(IDLE, _REDIS, "percent_of_core")
+        "Redis, 15 waiters: CPU, % of a core",
+        0.05,
+        False,
+        _values(IDLE, _REDIS, "percent_of_core"),
+        _values(IDLE, _REDIS_QUEUE, "percent_of_core"),
     ),
     Target("Redis, first waiter killed: ms", 5, False, _values(QUEUE, _REDIS, "killed")),
     Target("Redis, first waiter frozen: ms", 2_500, False, _values(QUEUE, _REDIS, "frozen")),

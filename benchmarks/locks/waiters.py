@@ -17,27 +17,42 @@ STAGGER_S = 0.1
 KILLED, FROZEN = "killed", "frozen"
 
 
-def measure_idle(gang: Gang, key: str, for_s: float) -> float:
-    """CPU of all workers but the first, blocked behind it, as a share of one core."""
+@dataclass(frozen=True)
+class Idle:
+    """What waiters did while they waited."""
+
+    share: float
+    """CPU of all of them, as a share of one core."""
+    switches: float
+    """How often one of them was given a core. Unlike the share it depends on no machine."""
+
+
+def measure_idle(gang: Gang, key: str, for_s: float) -> Idle:
+    """Of all workers but the first, which holds the key."""
     holder, waiters = gang.workers[0], gang.workers[1:]
     holder.ask("take", key=key)
     for waiter in waiters:
         waiter.tell("take", key=key)
     time.sleep(SETTLE_S)
-    cpu_ns, start_ns = _cpu_ns(waiters), time.monotonic_ns()
+    switches, cpu_ns, start_ns = _switches(waiters), _cpu_ns(waiters), time.monotonic_ns()
     time.sleep(for_s)
     share = (_cpu_ns(waiters) - cpu_ns) / (time.monotonic_ns() - start_ns)
+    switches = _switches(waiters) - switches
     holder.ask("give")
     left = list(waiters)
     while left:  # in whatever order they are served
         served = Worker.first_to_answer(left)
         left.remove(served)
         served.ask("give")
-    return share
+    return Idle(share, switches / len(waiters))
 
 
 def _cpu_ns(workers: list[Worker]) -> int:
     return sum(worker.cpu_ns() for worker in workers)
+
+
+def _switches(workers: list[Worker]) -> int:
+    return sum(worker.switches() for worker in workers)
 
 
 @dataclass

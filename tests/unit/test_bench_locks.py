@@ -146,6 +146,17 @@ def test_a_target_from_above_is_met_at_its_bound_and_not_beyond() -> None:
     assert verdicts(beyond)[1].word == "NOT met"
 
 
+def test_beside_a_target_stands_what_the_floor_of_the_same_run_came_to() -> None:
+    ours, floor = (
+        Entry(CROWD, name, "drain", 1, value)
+        for name, value in (("ours-redis", 1.42), ("floor-redis-queue", 1.37))
+    )
+    line = next(
+        row for row in as_text(make_book(ours, floor)).splitlines() if "crowd: drain ÷ ideal" in row
+    )
+    assert line.split()[-4:] == ["1.37", "1.42", "NOT", "met"]
+
+
 def test_every_target_finds_its_figure_in_a_run_that_has_all() -> None:
     figures = {
         CYCLE: ("of_floor",),
