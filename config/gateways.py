@@ -40,6 +40,11 @@ class WeChatPaySettings:
     authorize_url: str = "https://open.weixin.qq.com/connect/oauth2/authorize"
     openid_url: str = "https://api.weixin.qq.com/sns/oauth2/access_token"
 
+    @property
+    def account(self) -> str:
+        """Which account this is, whatever its keys: the merchant's number and the application's."""
+        return f"{self.mchid}/{self.appid}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class AlipaySettings:
@@ -56,6 +61,11 @@ class AlipaySettings:
     root_cert_pem: str = field(default="", repr=False)
     products: tuple[str, ...] = ("precreate",)
     precreate_product_code: str = PRECREATE_PRODUCT_CODES[0]
+
+    @property
+    def account(self) -> str:
+        """Which account this is, whatever its keys: the application's number and the seller's."""
+        return f"{self.app_id}/{self.seller_id}"
 
 
 def load_wechatpay(values: Mapping[str, str]) -> WeChatPaySettings:

@@ -190,7 +190,9 @@ def _gateway_of(number: str, channel: str | None, merchant: str) -> Gateway:
         return _gateway(channel, merchant)
     if attempt.channel not in CHANNELS:
         raise click.ClickException(f"Payment {number} was made by points: there is nobody to ask.")
-    return _gateway(attempt.channel, attempt.merchant)
+    _gateway(attempt.channel, attempt.merchant)
+    with in_sentences():
+        return parts().desk.gateway_of(attempt)
 
 
 def _gateway(channel: str, merchant: str) -> Gateway:

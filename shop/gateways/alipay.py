@@ -61,6 +61,7 @@ class Alipay(Gateway, Cancelling):
     ) -> None:
         """Check the keys (raises SettingsError naming what is wrong); connects to nothing."""
         self.products = frozenset(Product(name) for name in settings.products)
+        self.account = settings.account
         self._settings = settings
         self._clock = clock
         self._transport = Transport(

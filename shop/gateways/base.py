@@ -206,7 +206,8 @@ class Notice:
     """A callback whose signature, clock, app and merchant were checked.
 
     `outcome` reads as in `QueryResult` (payment) or `RefundResult` (refund). The amount is *not*
-    checked here: only the books know what it ought to be.
+    checked here: only the books know what it ought to be. `account` is the one (`Gateway.account`)
+    that the notice was checked against, where its reader was told.
     """
 
     kind: NoticeKind
@@ -219,6 +220,7 @@ class Notice:
     currency: str = "CNY"
     paid_at: datetime | None = None
     out_refund_no: str | None = None
+    account: str = ""
 
 
 class NoticeRefused(Exception):
@@ -281,6 +283,8 @@ class Gateway(Protocol):
     channel: str
     products: frozenset[Product]
     """What this merchant may open."""
+    account: str = ""
+    """Which account this is, whatever its keys; what was begun at another one is unknown here."""
     payer_login: PayerLogin | None = None
     """Set where one of the products needs the payer's openid."""
 

@@ -127,6 +127,7 @@ class Guard(Gateway):
         self._observer = observer
         self.channel = gateway.channel
         self.products = gateway.products
+        self.account = gateway.account
         self.payer_login = gateway.payer_login
 
     @property

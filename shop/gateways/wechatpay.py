@@ -68,6 +68,7 @@ class WeChatPay(Gateway):
     ) -> None:
         """Check the keys (raises SettingsError naming what is wrong); connects to nothing."""
         self.products = frozenset(Product(name) for name in settings.products)
+        self.account = settings.account
         self.payer_login: PayerLogin | None = None
         self._settings = settings
         self._clock = clock

@@ -12,6 +12,13 @@ class MerchantUnusable(ShopError):
     retry_after_s = 60
 
 
+class AccountMoved(MerchantUnusable):
+    """The seller's account was changed while this payment was open. Nothing is lost."""
+
+    code = "merchant-moved"
+    hint = "Do not pay again. Please write to us, so that we can settle your order."
+
+
 class UnknownMerchant(MerchantUnusable):
     """The seller of this order takes no payments here any more. Nothing is lost."""
 

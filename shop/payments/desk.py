@@ -19,7 +19,7 @@ from shop.locking.notes import note_degraded
 from shop.locking.service import begin_first
 from shop.locking.store import Epoch, current_epoch
 from shop.locking.watch import ServiceWatch
-from shop.merchants.errors import UnknownMerchant
+from shop.merchants.errors import AccountMoved, UnknownMerchant
 from shop.orders.moves import Claim, Moves
 from shop.payments import store
 from shop.payments.models import PaymentAttempt
@@ -186,12 +186,25 @@ class Desk:
         return self.clock.now() + timedelta(milliseconds=self.settings.sweep_first_ms)
 
     def gateway_of(self, attempt: PaymentAttempt) -> Gateway:
-        """The gateway that an attempt was begun at. Raises MerchantUnusable."""
+        """The gateway that an attempt was begun at. Raises MerchantUnusable.
+
+        The same name may stand for another account by now. That one knows nothing of the attempt,
+        which would look like unpaid: it is never asked.
+        """
         try:
-            return self.gateways.of(attempt.merchant)[attempt.channel]
+            gateway = self.gateways.of(attempt.merchant)[attempt.channel]
         except KeyError:
             # The merchant gave up this account; its payments must be asked after all the same.
             raise UnknownMerchant(merchant=attempt.merchant) from None
+        if attempt.is_elsewhere(gateway.account):
+            trouble = (
+                f"Payment {attempt.out_trade_no} was begun at account {attempt.account}; "
+                f"{attempt.merchant} has {gateway.account} now. Configure the old account under "
+                "this name again, and the new one under a new name (docs/merchants.md)."
+            )
+            log.error("payment_at_another_account", trouble=trouble)
+            raise AccountMoved(merchant=attempt.merchant, trouble=trouble)
+        return gateway
 
     def return_url(self, order_code: str) -> str:
         """Where a gateway sends the member's browser after paying; coming there proves nothing."""

@@ -19,6 +19,9 @@ class PaymentAttempt(Model):
     a nullable column that repeats the order's code only while the rule applies:
     `open_key` (at most one open attempt per order), `settling_key` (at most one settling payment
     per order). Beside them one row per (channel, transaction_id), and per out_trade_no.
+
+    `account` says at which account of its merchant it was begun (`Gateway.account`), which may be
+    another one by now; it is empty for points, and where it was begun before this was kept.
     """
 
     __tablename__ = "payment_attempts"
@@ -50,6 +53,7 @@ class PaymentAttempt(Model):
     channel: Mapped[str] = mapped_column(String(16))
     product: Mapped[str] = mapped_column(String(16), default="", server_default="")
     merchant: Mapped[str] = mapped_column(String(32), default="default", server_default="default")
+    account: Mapped[str] = mapped_column(String(128), default="", server_default="")
     payer_openid: Mapped[str] = mapped_column(String(128), default="", server_default="")
     client_ip: Mapped[str] = mapped_column(String(45), default="", server_default="")
     out_trade_no: Mapped[str] = mapped_column(String(32), unique=True)
@@ -69,3 +73,7 @@ class PaymentAttempt(Model):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
     paid_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    def is_elsewhere(self, account: str) -> bool:
+        """Whether it was certainly begun at another account than this."""
+        return "" not in {account, self.account} and account != self.account

@@ -3,6 +3,7 @@
 from shop.db import transaction
 from shop.errors import OrderNotFound, Superseded
 from shop.gateways.base import Outcome, PrepayRequest, Product
+from shop.merchants.errors import MerchantUnusable
 from shop.orders.moves import Claim, fenced_transaction
 from shop.payments import store
 from shop.payments.desk import Desk, log
@@ -32,7 +33,21 @@ def open_at_gateway(desk: Desk, claim: Claim, attempt: PaymentAttempt, *, resume
         client_ip=attempt.client_ip,
         return_url=desk.return_url(attempt.order_code),
     )
-    gateway = desk.gateway_of(attempt)
+    try:
+        gateway = desk.gateway_of(attempt)
+    except MerchantUnusable:
+        # Its keys changed since it was begun. Nothing was sent, unless by a worker before us.
+        if not resumed:
+            end_unpaid(
+                desk,
+                claim,
+                number,
+                attempt_event="fail",
+                order_event="fail",
+                cause="prepay not sent: merchant-unusable",
+                look_again_at=last_look_at(attempt),
+            )
+        raise
     desk.before_gateway_call(claim)
     result = gateway.prepay(request)
     if result.outcome is Outcome.SUCCEEDED and result.ticket:

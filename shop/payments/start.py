@@ -161,6 +161,7 @@ def _begin(
     """Step 4: paying and the attempt with its number are committed before any gateway is called."""
 
     channel = command.channel
+    account = desk.gateways.of(order.merchant)[channel].account
 
     def work() -> str:
         number = _next_number(order.code)
@@ -169,6 +170,7 @@ def _begin(
             insert(PaymentAttempt).values(
                 **_attempt_values(desk, order, channel, number),
                 product=product,
+                account=account,
                 payer_openid=command.payer_openid if product is Product.JSAPI else "",
                 client_ip=command.client_ip,
                 state="opening",

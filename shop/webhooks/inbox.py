@@ -139,8 +139,10 @@ def apply_stored(desk: Desk, row_id: int, *, actor: str, wait_ms: int) -> str:
         return row.state
     notice = content.load(row.content)
     attempt = store.fresh_attempt(notice.out_trade_no)
-    if attempt is not None and attempt.merchant != row.merchant:
-        # Whatever it tells of: one merchant's keys vouch for nothing of another's.
+    if attempt is not None and (
+        attempt.merchant != row.merchant or attempt.is_elsewhere(notice.account)
+    ):
+        # Whatever it tells of: one account's keys vouch for nothing of another's.
         return transaction(lambda: _finish(desk, row_id, Applied.WRONG_MERCHANT))
     if notice.kind is not NoticeKind.PAYMENT or notice.outcome is not Outcome.SUCCEEDED:
         return transaction(lambda: _note(desk, row_id, notice))

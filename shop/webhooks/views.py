@@ -49,7 +49,7 @@ def receive(channel: str, merchant: str = DEFAULT_MERCHANT) -> Response:
     body = request.stream.read(NOTICE_BYTES_MAX + 1)
     headers = dict(request.headers.items())
     try:
-        notice = gateway.read_notice(headers, body)
+        notice = replace(gateway.read_notice(headers, body), account=gateway.account)
     except NoticeRefused as refusal:
         tell.notice(channel, refusal.reason)
         _record_refusal(desk, account, refusal, headers, body)

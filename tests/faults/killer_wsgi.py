@@ -91,6 +91,7 @@ class MortalGateway(Gateway):
         self._real = real
         self.channel = real.channel
         self.products = real.products
+        self.account = real.account
 
     def prepay(self, request: PrepayRequest) -> PrepayResult:
         """See Gateway."""

@@ -341,7 +341,7 @@ def test_the_guard_has_every_property_of_its_gateway(server: GatewayServer) -> N
     guards = Guards(concurrency=2, failures=FAILURES, rest_ms=FOREVER_MS)
     real = WeChatPay(jsapi, connect_timeout_ms=500, read_timeout_ms=500, clock=SystemClock())
     guarded = guards.around(real, merchant="default", base_url=server.url)
-    assert set(get_annotations(Gateway)) == {"channel", "products", "payer_login"}
+    assert set(get_annotations(Gateway)) == {"channel", "products", "account", "payer_login"}
     assert (guarded.channel, guarded.products) == (real.channel, real.products)
     assert real.payer_login is not None
     login, back = guarded.payer_login, ("http://x/back", "state")

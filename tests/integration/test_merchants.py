@@ -71,10 +71,11 @@ class Shop:
         """The file in which the sandbox gives a merchant its accounts."""
         return str(self.kit.sandbox.folder / "merchants" / f"{merchant}.env")
 
-    def give_file(self, name: str, account: str) -> None:
-        """Merchant `name` is to use the accounts of `account` from now on, at one stroke."""
+    def give_file(self, name: str, account: str, changes: str = "") -> None:
+        """Merchant `name` is to use the accounts of `account` from now on, at one stroke; with
+        lines of `changes` to them."""
         new = self.folder / f"{name}.new"
-        new.write_text(Path(self.env_file(account)).read_text())
+        new.write_text(f"{Path(self.env_file(account)).read_text()}\n{changes}\n")
         new.rename(self.folder / f"{name}.env")
 
     def callbacks(self, account: str) -> Callbacks:
@@ -301,6 +302,54 @@ def test_an_order_whose_merchant_is_gone_waits_and_holds_up_no_other(shop: Shop)
     with shop.app.app_context(), shop.clock.later(EXPIRY_S + 60):
         shop.parts.sweeper.run_once()
     assert shop.order(gone)[0] == "closed"
+
+
+@pytest.mark.parametrize(
+    ("channel", "other", "now", "changes"),
+    [
+        ("alipay", "wechatpay", "spare", ""),
+        ("wechatpay", "alipay", "press", "WECHATPAY_APPID=wx0000000000000000"),
+    ],
+)
+def test_an_open_payment_is_never_asked_after_at_an_account_that_took_its_merchants_name(
+    shop: Shop, channel: str, other: str, now: str, changes: str
+) -> None:
+    buyer = shop.buyer()
+    code = placed(buyer, LAMP, channel=channel)
+    number = shop.number(code)
+    shop.kit.sandbox.pay(number, notice=False)
+    shop.give_file("press", now, changes)
+    _look_again(shop)
+    before = books(shop.kit.database_url)
+    key = {**JSON, "Idempotency-Key": uuid.uuid4().hex}
+    for answer in (
+        post(buyer, f"/orders/{code}/pay", key, channel=other),
+        post(buyer, f"/orders/{code}/cancel", JSON),
+    ):
+        assert (answer.status_code, answer.get_json()["code"]) == (503, "merchant-moved")
+    page = buyer.get(f"/orders/{code}/pay", headers=ENGLISH)
+    assert page.status_code == 503
+    assert "account was changed while this payment was open" in page.text
+    asked = shop.app.test_cli_runner().invoke(args=["gateways", "query", number])
+    assert (asked.exit_code, "under a new name" in asked.output) == (1, True), asked.output
+    trade = shop.kit.sandbox.get(f"/admin/trades/{number}")
+    if channel == "alipay":
+        # What the new account says of this number is not about this payment.
+        call = shop.callbacks(now).alipay(number, f"{trade['amount_fen'] / 100:.2f}")
+        assert shop.send(call, "press").data != b"success"
+        [kept] = notices_in(shop.kit.database_url, number)
+        assert kept["outcome"] == "wrong_merchant"
+    assert books(shop.kit.database_url) == before
+    with shop.app.app_context(), shop.clock.later(EXPIRY_S + 60):
+        done = shop.parts.sweeper.run_once()
+    assert done.errors == 1
+    assert shop.order(code)[0] == "paying"
+    assert len(shop.kit.sandbox.charges(code)) == 1
+    shop.give_file("press", "press")
+    _look_again(shop)
+    with shop.app.app_context(), shop.clock.later(EXPIRY_S + 3_600):
+        shop.parts.sweeper.run_once()
+    assert shop.order(code)[0] == "paid"
 
 
 def test_an_account_that_cannot_be_opened_is_told_and_everything_else_goes_on(shop: Shop) -> None:
