@@ -17,7 +17,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from kazoo.exceptions import NoNodeError
@@ -165,8 +164,8 @@ class ZooKeeperLock(BaseLock):
         # answered by way of the leader, which checks that the session stands.
         synced = client.sync_async(session.root or "/")
         asked = [
-            (lease, client.get_async(path_of(lease.place), _Gone(self._renewer, reference)))
-            for lease, reference in zip(leases, map(weakref.ref, leases), strict=True)
+            (lease, client.get_async(path_of(lease.place), _Gone(self._renewer, lease)))
+            for lease in leases
         ]
         deadline = Deadline(int(REPLY_TIMEOUT_S * 1_000))
         reply(synced, deadline.left_s())
@@ -256,7 +255,6 @@ class ZooKeeperLock(BaseLock):
         self._realm = -1, ""
 
 
-@dataclass(frozen=True)
 class _Gone:
     """A watch on a held lease's node: whoever deletes it, the holder learns of it at once.
 
@@ -264,15 +262,24 @@ class _Gone:
     The holder's own release triggers it too, or takes it back.
     """
 
-    renewer: Renewer
-    lease: "weakref.ref[HeldLease]"
-    """Weak, as the renewer's own: a lease that its holder forgot must not be kept by its watch."""
+    def __init__(self, renewer: Renewer, lease: HeldLease) -> None:
+        self._renewer = renewer
+        # Weak, as the renewer's own: a lease that its holder forgot must not be kept by its watch.
+        self._lease = weakref.ref(lease)
+        # A weak reference to what is gone cannot be hashed, and the client hashes its watchers.
+        self._token = lease.token
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Gone) and other._token == self._token
+
+    def __hash__(self) -> int:
+        return hash(self._token)
 
     def __call__(self, event: Any) -> None:
         """Called by the client's own thread; also with NONE, when the connection breaks."""
-        lease = self.lease()
+        lease = self._lease()
         if event.type == "DELETED" and lease is not None and not lease.is_released:
-            self.renewer.lose(lease, NODE_GONE)
+            self._renewer.lose(lease, NODE_GONE)
 
 
 def _czxid(result: Any, deadline: Deadline) -> int | None:

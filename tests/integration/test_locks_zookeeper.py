@@ -137,6 +137,23 @@ def test_while_the_connection_is_broken_a_lease_is_not_relied_on_and_afterwards_
         lease.ensure_held()
 
 
+def test_an_answer_that_comes_when_its_lease_is_forgotten_harms_no_other_lease(
+    place: str, proxy: Proxy, key: str
+) -> None:
+    chroot = place.partition("/")[2]
+    lock = ZooKeeperLock(f"127.0.0.1:{proxy.port}/{chroot}", session_ms=20_000)
+    with hold(lock, f"{key}-kept", lease_ms=20_000, wait_ms=0) as kept:
+        forgotten = lock.acquire(key, lease_ms=20_000, wait_ms=0)
+        proxy.freeze()
+        with suppress(LockUnavailable):
+            lock._renew([forgotten])
+        del forgotten
+        proxy.thaw()
+        lock.ping()
+        kept.ensure_held()
+    lock.close()
+
+
 def test_when_the_session_is_lost_its_leases_are_and_a_new_session_serves(
     far: ZooKeeperLock, near: ZooKeeperLock, proxy: Proxy, key: str
 ) -> None:
