@@ -1,14 +1,22 @@
 """`make bench-gateways`: what a gateway that hangs costs those who do not use it.
 
 One gunicorn of two workers with eight threads, on PostgreSQL and Redis, with the guard as it is set
-by default but for shorter times (`ENV`). In each round some clients load the shop's front page and
-one pays by Alipay. In every other round `TRYING` more clients try to pay by WeChat Pay, which takes
-the connection and never answers. The rounds are interleaved, so that what else the machine does
-falls on both alike. Shown are requests a second, their median and 99th percentile, and the ratio of
-the medians of the rounds. Writes benchmarks/out/gateways.json as well.
+by default but for shorter times (`ENV`). In each round some clients load pages of the shop and one
+pays by Alipay, each at its own steady pace, so that an answer's time is what a person waits and not
+what the processor can bear. There are three kinds of round, interleaved, so that what else the
+machine does falls on all alike: `alone`; `healthy`, where `TRYING` more clients pay order after
+order by a WeChat Pay that works; `hanging`, where the same clients try the same with a WeChat Pay
+that takes the connection and never answers. Shown are the median and the 99th percentile of the
+answers' times, from when they were due, and the ratios of the rounds' medians: hanging to healthy
+is what the fault costs, and healthy to alone what the customers cost. Writes
+benchmarks/out/gateways.json as well.
 """
 
+import itertools
 import json
+import math
+import random
+import re
 import statistics
 import threading
 import time
@@ -25,18 +33,20 @@ from tests.services import PostgresServer, RedisServer
 from tests.shopclient import Answer, Call
 from tests.shopkit import Sandbox, ShopKit, make_order
 
-ROUNDS = 3
+ROUNDS = 5
 ROUND_S = 5.0
-READING, TRYING = 4, 20
-# Who was turned away looks at the page before another try.
-PAUSE_S = 0.5
-ORDERS_PER_ROUND = 400
+READING, READ_EVERY_S = 4, 0.05
+PAY_EVERY_S = 0.25
+# The next of these customers comes so long after the last one had an answer.
+TRYING, PAUSE_S = 20, 1.5
+ALONE, HEALTHY, HANGING = "alone", "healthy", "hanging"
 ENV = {
     "LOG_LEVEL": "ERROR",
     "GATEWAY_CONCURRENCY": "3",
     "GATEWAY_READ_TIMEOUT_MS": "3000",
     "GATEWAY_REST_MS": "2000",
 }
+ALIPAY = "pay by Alipay"
 OUT = Path(__file__).parent / "out"
 
 
@@ -44,7 +54,6 @@ OUT = Path(__file__).parent / "out"
 class Measured:
     """One kind of request in one round."""
 
-    per_s: float
     median_ms: float
     p99_ms: float
 
@@ -75,48 +84,57 @@ def main() -> None:
 
 def _rounds(storm: Storm) -> list[dict[str, dict[str, Measured]]]:
     payer, trying = storm.member(), storm.member()
-    _round(storm, payer, None)  # warms up
+    _round(storm, payer, trying, HEALTHY)  # warms up
     return [
-        {"without": _round(storm, payer, None), "with": _round(storm, payer, trying)}
+        {kind: _round(storm, payer, trying, kind) for kind in (ALONE, HEALTHY, HANGING)}
         for _ in range(ROUNDS)
     ]
 
 
-def _round(storm: Storm, payer: Member, trying: Member | None) -> dict[str, Measured]:
-    """One round; with `trying`, beside a gateway that hangs."""
-    to_pay = iter(_orders(storm, payer, ORDERS_PER_ROUND))
-    stop, home = threading.Event(), f"{storm.kit.url}/"
-    tries: list[Future[None]] = []
+def _round(storm: Storm, payer: Member, trying: Member, kind: str) -> dict[str, Measured]:
+    to_pay = iter(_orders(storm, payer, round(ROUND_S / PAY_EVERY_S)))
+    to_try = [_orders(storm, trying, math.ceil(ROUND_S / PAUSE_S)) for _ in range(TRYING)]
+    stop = threading.Event()
+    pages = itertools.cycle((f"{storm.kit.url}/", _goods_page(storm)))
 
     def read() -> None:
-        answer = Call(url=home, method="GET").send()
-        _require_done(answer)
+        _require_done(Call(url=next(pages), method="GET").send())
 
     def pay() -> None:
-        key = uuid.uuid4().hex
-        answer = payer.client.pay(next(to_pay), "alipay", key=key).send()
+        answer = payer.client.pay(next(to_pay), "alipay", key=uuid.uuid4().hex).send()
         _require_done(answer)
 
+    tries: list[Future[None]] = []
     with ThreadPoolExecutor(READING + 1 + TRYING) as threads:
-        if trying is not None:
+        if kind == HANGING:
             _hang(storm.kit.sandbox)
-            orders = _orders(storm, trying, TRYING)
-            tries = [threads.submit(_keep_trying, trying, code, stop) for code in orders]
+        if kind != ALONE:
+            tries = [
+                threads.submit(_keep_trying, trying, orders, stop, kind == HEALTHY)
+                for orders in to_try
+            ]
             time.sleep(PAUSE_S)
-        readers = [threads.submit(_repeat, read) for _ in range(READING)]
-        paying = threads.submit(_repeat, pay)
-        loaded = [one.result() for one in readers]
+        readers = [threads.submit(_repeat, read, READ_EVERY_S) for _ in range(READING)]
+        paying = threads.submit(_repeat, pay, PAY_EVERY_S)
+        times = [one.result() for one in readers]
         paid = paying.result()
         stop.set()
-        if trying is not None:
-            for one in tries:
-                one.result()
-            _clear(storm.kit.sandbox)
-    # Nothing of this round is left in the next: calls that hang have ended, and so has the rest.
-    if trying is not None:
+        for one in tries:
+            one.result()
+    if kind == HANGING:
+        _clear(storm.kit.sandbox)
+        # Nothing of this round is left in the next: calls that hang have ended, and the rest has.
         time.sleep(float(ENV["GATEWAY_REST_MS"]) / 1_000)
-    pages = [took for times in loaded for took in times]
-    return {"pages": _measured(pages), "pay by Alipay": _measured(paid)}
+    return {"pages": _measured([took for each in times for took in each]), ALIPAY: _measured(paid)}
+
+
+def _goods_page(storm: Storm) -> str:
+    """The page of the first goods in the shop's window."""
+    front = Call(url=f"{storm.kit.url}/", method="GET").send()
+    found = re.search(r'href="(/goods/[^"]+)"', front.body.decode())
+    if found is None:
+        raise SystemExit(f"no goods on the front page: {front}")
+    return storm.kit.url + found[1]
 
 
 def _orders(storm: Storm, member: Member, count: int) -> list[str]:
@@ -129,29 +147,34 @@ def _require_done(answer: Answer) -> None:
         raise SystemExit(f"a request that has to do with no hanging gateway failed: {answer}")
 
 
-def _repeat(work: Callable[[], None]) -> list[float]:
-    """Do it again and again for a round; how long each took, in seconds."""
+def _repeat(work: Callable[[], None], every_s: float) -> list[float]:
+    """Do it at this pace for a round; how long after it was due each was done, in seconds."""
     took: list[float] = []
-    end = time.monotonic() + ROUND_S
-    while time.monotonic() < end:
-        began = time.monotonic()
-        try:
-            work()
-        except StopIteration:
-            raise SystemExit(f"more than {ORDERS_PER_ROUND} payments in a round") from None
-        took.append(time.monotonic() - began)
+    start = time.monotonic()
+    for number in range(round(ROUND_S / every_s)):
+        due = start + number * every_s
+        time.sleep(max(0.0, due - time.monotonic()))
+        work()
+        took.append(time.monotonic() - due)
     return took
 
 
-def _keep_trying(member: Member, order_code: str, stop: threading.Event) -> None:
-    while not stop.is_set():
-        member.client.pay(order_code, "wechatpay", key=uuid.uuid4().hex).send()
+def _keep_trying(
+    member: Member, orders: list[str], stop: threading.Event, must_succeed: bool
+) -> None:
+    stop.wait(PAUSE_S * random.random())  # so that they do not come all at once
+    for order_code in orders:
+        if stop.is_set():
+            return
+        answer = member.client.pay(order_code, "wechatpay", key=uuid.uuid4().hex).send()
+        if must_succeed:
+            _require_done(answer)
         stop.wait(PAUSE_S)
 
 
 def _measured(took: list[float]) -> Measured:
     cuts = statistics.quantiles(took, n=100)
-    return Measured(per_s=len(took) / ROUND_S, median_ms=cuts[49] * 1_000, p99_ms=cuts[98] * 1_000)
+    return Measured(median_ms=cuts[49] * 1_000, p99_ms=cuts[98] * 1_000)
 
 
 def _hang(sandbox: Sandbox) -> None:
@@ -168,18 +191,24 @@ def _clear(sandbox: Sandbox) -> None:
 
 def _report(rounds: list[dict[str, dict[str, Measured]]]) -> None:
     found: dict[str, dict[str, dict[str, float]]] = {}
-    print("| what | measure | without | with a hanging gateway | with : without |")
-    print("|---|---|---|---|---|")
-    for what in ("pages", "pay by Alipay"):
-        for measure in ("per_s", "median_ms", "p99_ms"):
-            without, beside = (
-                statistics.median(getattr(one[which][what], measure) for one in rounds)
-                for which in ("without", "with")
+    print("| what | measure | alone | healthy | hanging | healthy : alone | hanging : healthy |")
+    print("|---|---|---|---|---|---|---|")
+    for what in ("pages", ALIPAY):
+        for measure, name in (("median_ms", "median, ms"), ("p99_ms", "99th percentile, ms")):
+            alone, healthy, hanging = (
+                statistics.median(getattr(one[kind][what], measure) for one in rounds)
+                for kind in (ALONE, HEALTHY, HANGING)
             )
-            ratio = beside / without
-            shown = {"without": without, "with": beside, "ratio": ratio}
-            found.setdefault(what, {})[measure] = shown
-            print(f"| {what} | {measure} | {without:.1f} | {beside:.1f} | {ratio:.2f} |")
+            ratios = {"healthy_to_alone": healthy / alone, "hanging_to_healthy": hanging / healthy}
+            found.setdefault(what, {})[measure] = {
+                ALONE: alone,
+                HEALTHY: healthy,
+                HANGING: hanging,
+                **ratios,
+            }
+            figures = f"{alone:.1f} | {healthy:.1f} | {hanging:.1f}"
+            shown = " | ".join(f"{ratio:.2f}" for ratio in ratios.values())
+            print(f"| {what} | {name} | {figures} | {shown} |")
     OUT.mkdir(exist_ok=True)
     (OUT / "gateways.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
