@@ -26,6 +26,11 @@ class AccountSettings:
     wechatpay: WeChatPaySettings | None = None
     alipay: AlipaySettings | None = None
 
+    def account_at(self, channel: str) -> str:
+        """Which account it is at a gateway, whatever its keys; empty where there is none."""
+        one = {"wechatpay": self.wechatpay, "alipay": self.alipay}.get(channel)
+        return one.account if one is not None else ""
+
 
 def is_merchant_name(text: str) -> bool:
     """Whether a merchant can be called so: it stands in addresses and in file names."""

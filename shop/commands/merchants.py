@@ -65,8 +65,13 @@ def show(name: str) -> None:
     help="A file of WECHATPAY_ and ALIPAY_ variables; the key files that it names are read, too.",
 )
 @click.option("--replace", is_flag=True, help="Give a stored merchant new credentials.")
+@click.option(
+    "--strand-payments",
+    is_flag=True,
+    help="Even where payments must still be asked after at another account: they wait for it.",
+)
 @with_appcontext
-def add(name: str, env_file: Path, replace: bool) -> None:
+def add(name: str, env_file: Path, replace: bool, strand_payments: bool) -> None:
     """Store merchant NAME in the database, sealed with CREDENTIALS_KEY.
 
     Its files are not needed any more afterwards.
@@ -75,7 +80,14 @@ def add(name: str, env_file: Path, replace: bool) -> None:
     with in_sentences():
         account = load_account(read_merchant_file(env_file))
         make_gateways(chosen.settings, chosen.clock, name, account)
-        service.store_account(chosen.settings, chosen.clock, name, account, replace=replace)
+        service.store_account(
+            chosen.settings,
+            chosen.clock,
+            name,
+            account,
+            replace=replace,
+            strand=strand_payments,
+        )
     log.warning("merchant_stored_by_operator", merchant=name, replaced=replace)
     click.echo(f"Merchant {name} is stored; running processes use it within a second.")
 
@@ -83,8 +95,13 @@ def add(name: str, env_file: Path, replace: bool) -> None:
 @merchants.command("remove")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--surplus-given-back",
+    is_flag=True,
+    help="What it took beyond what was owed was given back in the gateway's portal.",
+)
 @with_appcontext
-def remove(name: str, yes: bool) -> None:
+def remove(name: str, yes: bool, surplus_given_back: bool) -> None:
     """Forget the stored credentials of merchant NAME. Its orders and payments stay in the books."""
     if not yes:
         click.confirm(
@@ -93,7 +110,9 @@ def remove(name: str, yes: bool) -> None:
             abort=True,
         )
     with in_sentences():
-        service.remove_account(parts().settings, parts().clock, name)
+        service.remove_account(
+            parts().settings, parts().clock, name, surplus_given_back=surplus_given_back
+        )
     log.warning("merchant_removed_by_operator", merchant=name)
     click.echo(f"Merchant {name} is forgotten.")
 
@@ -148,6 +167,9 @@ def _try(name: str) -> Iterator[tuple[str, str, str]]:
     except SettingsError as error:
         yield (name, "-", str(error))
         return
+    stranded = service.payments_elsewhere(chosen.settings, name, account)
+    if stranded:
+        yield (name, "-", f"{len(stranded)} payment(s) wait for another account: {stranded[0]}")
     for channel, gateway in gateways.items():
         yield (name, channel, _ask(gateway))
 

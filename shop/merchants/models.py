@@ -11,7 +11,8 @@ from shop.db import BigInt, Model, UtcDateTime
 class MerchantAccount(Model):
     """One merchant's credentials, sealed (`shop.merchants.cipher`).
 
-    `version` grows with every change of them, and tells running processes to read them again.
+    `version` grows with every change of them, and tells running processes to read them again. It
+    begins anywhere: a row that was removed and added again has no version that it had before.
     """
 
     __tablename__ = "merchant_accounts"

@@ -32,6 +32,8 @@ from shop.merchants.cipher import seal, unseal
 from shop.merchants.errors import UnknownMerchant
 
 ENVIRONMENT, FILE, DATABASE = "environment", "file", "database"
+# Of payments and orders that a sentence names.
+LISTED_MAX = 10
 
 
 class MerchantRefused(Exception):
@@ -115,9 +117,19 @@ def nobodys(settings: Settings) -> list[str]:
 
 
 def store_account(
-    settings: Settings, clock: Clock, name: str, account: AccountSettings, *, replace: bool
+    settings: Settings,
+    clock: Clock,
+    name: str,
+    account: AccountSettings,
+    *,
+    replace: bool,
+    strand: bool = False,
 ) -> None:
-    """Seal an account into the database. Raises MerchantRefused, SettingsError."""
+    """Seal an account into the database. Raises MerchantRefused, SettingsError.
+
+    Refused also where payments that were begun at another account must still be asked after, unless
+    `strand` wishes so: they wait until that account is back.
+    """
     if not is_merchant_name(name) or name == DEFAULT:
         raise MerchantRefused(
             f"{name!r} cannot be the name of a stored merchant: give 1 to 32 small letters, digits "
@@ -128,6 +140,13 @@ def store_account(
             f"{name} has a file in MERCHANTS_DIR, which would hide the row: change or remove it."
         )
     sealed, now = seal(settings.credentials_keys, name, account), clock.now()
+    stranded = [] if strand else payments_elsewhere(settings, name, account)
+    if stranded:
+        raise MerchantRefused(
+            f"This is another account than the one where {_some(stranded)} must still be asked "
+            f"after: store it under a new name and leave {name} until they are done, or add "
+            "--strand-payments; they wait then, until the account before is stored again."
+        )
     if replace:
         if not transaction(lambda: store.replace_account(name, sealed, now)):
             raise MerchantRefused(f"There is no stored merchant {name}: leave --replace out.")
@@ -140,11 +159,36 @@ def store_account(
         ) from None
 
 
-def remove_account(settings: Settings, clock: Clock, name: str) -> None:
+def payments_elsewhere(settings: Settings, name: str, account: AccountSettings) -> list[str]:
+    """Payments under way of a merchant that were begun at another account than these.
+
+    Where one was begun is known since it is kept; of those before, by the stored account.
+    """
+    end_read()
+    found = store.payments_under_way(name)
+    end_read()
+    if not found:
+        return []
+    try:
+        before = MerchantCredentials(settings).read(name)
+    except (UnknownMerchant, SettingsError):
+        before = AccountSettings()
+    return [
+        one.out_trade_no
+        for one in found
+        if (one.account or before.account_at(one.channel) or account.account_at(one.channel))
+        != account.account_at(one.channel)
+    ]
+
+
+def remove_account(
+    settings: Settings, clock: Clock, name: str, *, surplus_given_back: bool = False
+) -> None:
     """Forget a stored merchant's credentials; its orders and payments stay in the books.
 
     Raises MerchantRefused while its gateways must still be asked of a payment, while orders can
-    still be paid to it, and while the configuration sends goods to it.
+    still be paid to it, while notices wait to be applied, and while the configuration sends goods
+    to it; also where it holds surplus money, unless an operator says that it was given back.
     """
     wanted = {settings.merchant_default, *settings.merchant_lines.values()}
     if name in wanted:
@@ -153,12 +197,20 @@ def remove_account(settings: Settings, clock: Clock, name: str) -> None:
         )
 
     def work() -> bool:
-        payments = store.payments_under_way(name)
+        payments = [one.out_trade_no for one in store.payments_under_way(name)]
         orders = store.unpaid_orders(name, clock.now())
-        if payments or orders:
+        notices = store.waiting_notices(name)
+        if payments or orders or notices:
             raise MerchantRefused(
-                f"{name} has {payments} payment(s) under way and {orders} order(s) to be paid: "
-                "wait until they are done; the sweeper ends what is over."
+                f"{name} has payments under way: {_some(payments)}; orders to be paid: "
+                f"{_some(orders)}; notices to be applied: {notices}. Wait until they are done; "
+                "the sweeper ends what is over."
+            )
+        surplus = [] if surplus_given_back else store.surplus_payments(name)
+        if surplus:
+            raise MerchantRefused(
+                f"{name} took more than was owed by {_some(surplus)}: give it back in the "
+                "gateway's portal, then add --surplus-given-back."
             )
         return store.delete_account(name)
 
@@ -181,6 +233,12 @@ def seal_again(settings: Settings, clock: Clock) -> list[str]:
         return done
 
     return transaction(work)
+
+
+def _some(numbers: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(numbers) - LISTED_MAX} more" if len(numbers) > LISTED_MAX else ""
+    return ", ".join(numbers[:LISTED_MAX]) + more or "none"
 
 
 def _lines_of(settings: Settings, name: str) -> tuple[str, ...]:

@@ -5,8 +5,10 @@ are the real sandbox, which knows all three.
 """
 
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ from cryptography.fernet import Fernet
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select, text, update
+from sqlalchemy.pool import QueuePool
 from werkzeug.test import TestResponse
 
 from sandbox.keys import ensure_merchant
@@ -304,6 +307,88 @@ def test_an_order_whose_merchant_is_gone_waits_and_holds_up_no_other(shop: Shop)
     assert shop.order(gone)[0] == "closed"
 
 
+def test_a_stored_account_is_not_replaced_by_another_one_while_its_payments_are_open(
+    shop: Shop,
+) -> None:
+    number = shop.number(placed(shop.buyer(), TEA, channel="alipay"))
+    # A row of before it was kept where payments were begun: the stored account tells.
+    for kept in (True, False):
+        if not kept:
+            with shop.app.app_context():
+                transaction(lambda: changed_rows(update(PaymentAttempt).values(account="")))
+        again = shop.run("add", "garden", "--replace", "--env-file", shop.env_file("garden"))
+        assert again.exit_code == 0, again.output
+        other = ("add", "garden", "--replace", "--env-file", shop.env_file("spare"))
+        refused = shop.run(*other)
+        assert (refused.exit_code, number in refused.output) == (1, True), refused.output
+    assert shop.run("check", "garden").exit_code == 0
+    with shop.app.app_context():
+        transaction(lambda: changed_rows(update(PaymentAttempt).values(account="1/2")))
+    checked = shop.run("check", "garden")
+    assert (checked.exit_code, number in checked.output) == (1, True), checked.output
+    assert shop.run(*other, "--strand-payments").exit_code == 0
+
+
+def test_a_merchant_that_took_too_much_is_not_forgotten_before_that_was_given_back(
+    shop: Shop,
+) -> None:
+    code = placed(shop.buyer(), TEA, channel="alipay")
+    with shop.app.app_context(), shop.clock.later(EXPIRY_S + 60):
+        shop.parts.sweeper.run_once()
+    assert shop.order(code)[0] == "closed"
+    # It was scanned before it expired, and the notice comes late.
+    number = shop.number(code)
+    assert shop.send(shop.callbacks("garden").alipay(number, "88.00")).data == b"success"
+    shop.kit.extra_env["MERCHANT_LINES"] = ""
+    app = create_app(parts=build_parts(shop.kit.settings))
+    remove = ["merchants", "remove", "garden", "--yes"]
+    refused = app.test_cli_runner().invoke(args=remove)
+    assert refused.exit_code == 1
+    assert f"took more than was owed by {number}" in refused.output
+    done = app.test_cli_runner().invoke(args=[*remove, "--surplus-given-back"])
+    assert done.exit_code == 0, done.output
+    with app.app_context():
+        db.engine.dispose()
+
+
+def test_a_merchant_that_was_removed_and_added_again_is_read_anew(shop: Shop) -> None:
+    assert shop.run("add", "fresh", "--env-file", shop.env_file("spare")).exit_code == 0
+    with shop.app.app_context():
+        before = shop.parts.desk.gateways.of("fresh")["alipay"].account
+    assert shop.run("remove", "fresh", "--yes").exit_code == 0
+    assert shop.run("add", "fresh", "--env-file", shop.env_file("press")).exit_code == 0
+    _look_again(shop, "fresh")
+    with shop.app.app_context():
+        assert shop.parts.desk.gateways.of("fresh")["alipay"].account != before
+
+
+def test_a_first_look_at_a_stored_merchant_needs_no_connection_beside_the_threads_own(
+    shop: Shop,
+) -> None:
+    parts = build_parts(shop.kit.settings)
+    app = create_app(parts=parts)
+    with app.app_context():
+        pool = db.engine.pool
+        assert isinstance(pool, QueuePool)
+        threads = pool.size() + pool._max_overflow
+    all_hold_one = threading.Barrier(threads)
+
+    def look() -> set[str]:
+        with app.app_context():
+            db.session.connection()
+            all_hold_one.wait(60)
+            found = set(parts.desk.gateways.of("garden"))
+            db.session.remove()
+            return found
+
+    with ThreadPoolExecutor(threads) as executor:
+        looking = [executor.submit(look) for _ in range(threads)]
+        assert [one.result(60) for one in looking] == [{"wechatpay", "alipay"}] * threads
+    with app.app_context():
+        db.engine.dispose()
+    parts.close()
+
+
 @pytest.mark.parametrize(
     ("channel", "other", "now", "changes"),
     [
@@ -415,7 +500,7 @@ def test_a_merchant_with_payments_under_way_is_not_forgotten(shop: Shop) -> None
     app = create_app(parts=build_parts(shop.kit.settings))
     refused = app.test_cli_runner().invoke(args=["merchants", "remove", "garden", "--yes"])
     assert refused.exit_code == 1
-    assert "1 payment(s) under way and 1 order(s)" in refused.output
+    assert f"payments under way: {shop.number(code)}; orders to be paid: {code}" in refused.output
     with shop.app.app_context(), shop.clock.later(EXPIRY_S + 60):
         shop.parts.sweeper.run_once()
     assert shop.order(code)[0] == "closed"
@@ -479,8 +564,8 @@ def test_every_process_takes_new_keys_without_a_restart(shop: Shop) -> None:
         assert judged(url, new, "press") == "contradicts our books"
 
 
-def _look_again(shop: Shop) -> None:
-    """Have this process look at press's credentials now rather than within a second."""
-    entry = shop.parts.desk.gateways._entries.get("press")  # type: ignore[attr-defined]
+def _look_again(shop: Shop, name: str = "press") -> None:
+    """Have this process look at a merchant's credentials now rather than within a second."""
+    entry = shop.parts.desk.gateways._entries.get(name)  # type: ignore[attr-defined]
     if entry is not None:
         entry.look_at = 0.0
