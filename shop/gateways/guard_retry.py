@@ -23,9 +23,11 @@ HOST_FAULTS: Final = frozenset(
         *("20000", "isp.unknow-error", "aop.unknow-error", "ACQ.SYSTEM_ERROR"),
     }
 )
-# One merchant's account. Asked too often: WeChat Pay's 429; Alipay's 40005, the sub_code of which
-# is not verified.
-TOO_OFTEN: Final = frozenset({"FREQUENCY_LIMITED", "40005", "isv.app-call-limited"})
+# One merchant's account. Asked too often: WeChat Pay's 429; Alipay's 40005 with its sub_codes, of
+# the application and of the method ("public error codes").
+TOO_OFTEN: Final = frozenset(
+    {"FREQUENCY_LIMITED", "40005", "isv.app-call-limited", "isv.method-call-limited"}
+)
 ACCOUNT_FAULTS: Final = frozenset({"bad_signature", "bad_answer", *TOO_OFTEN})
 # A time-out has cost its time already, and who is asked too often is not asked again at once.
 RETRIED_FAULTS: Final = HOST_FAULTS - {"timeout"}

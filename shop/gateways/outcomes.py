@@ -217,8 +217,22 @@ ALIPAY_REFUND: Final = _table(
         "ACQ.INVALID_PARAMETER": FAILED,
         # A refund of another amount stands under this number: a person must look.
         "ACQ.DISCORDANT_REPEAT_REQUEST": UNKNOWN,
+        # More than is left of the trade. What is left may be less by an earlier try of ours.
+        "ACQ.REFUND_AMT_NOT_EQUAL_TOTAL": UNKNOWN,
+        "ACQ.REASON_TRADE_REFUND_FEE_ERR": UNKNOWN,
+        "ACQ.REFUND_FEE_ERROR": UNKNOWN,
+        # True of the trade from now on, and no word on whether an earlier try was taken: it is
+        # wholly refunded, too old, finished, or its contract or coupons allow none.
+        "ACQ.TRADE_HAS_CLOSE": UNKNOWN,
+        "ACQ.TRADE_HAS_FINISHED": UNKNOWN,
+        "ACQ.TRADE_NOT_ALLOW_REFUND": UNKNOWN,
+        "ACQ.NOT_ALLOW_PARTIAL_REFUND": UNKNOWN,
+        "ACQ.ONLINE_TRADE_VOUCHER_NOT_ALLOW_REFUND": UNKNOWN,
+        "ACQ.BUYER_NOT_EXIST": UNKNOWN,
+        "ACQ.BUYER_ENABLE_STATUS_FORBID": UNKNOWN,
         # May be otherwise at the next try under the same number.
         "ACQ.SELLER_BALANCE_NOT_ENOUGH": UNKNOWN,
+        "ACQ.REASON_TRADE_BEEN_FREEZEN": UNKNOWN,
         "ACQ.TRADE_NOT_EXIST": UNKNOWN,
         "ACQ.TRADE_STATUS_ERROR": UNKNOWN,
         "ACQ.REASON_TRADE_STATUS_INVALID": UNKNOWN,

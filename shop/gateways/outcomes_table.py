@@ -42,12 +42,14 @@ STATES: Final[Mapping[str, Mapping[str, outcomes.Table]]] = MappingProxyType(
 
 OF_EVERY_CALL: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "10003": "Alipay: the buyer is paying (barcode payments only)",
         "20000": "Alipay: the service is away (with isp.unknow-error or aop.unknow-error)",
         "20001": "Alipay: the authorisation token",
         "40001": "Alipay: a parameter is missing (isv.missing-…)",
         "40002": "Alipay: a parameter is wrong (isv.invalid-…)",
         "40003": "Alipay: conditions are not met",
-        "40005": "Alipay: asked too often",
+        "40004": "Alipay: a business failure that names no sub_code",
+        "40005": "Alipay: asked too often (with isv.app-call-limited or isv.method-call-limited)",
         "40006": "Alipay: no permission (isv.insufficient-…)",
         "timeout": "ours: no whole answer in time",
         "unreachable": "ours: no connection, or it broke",

@@ -45,8 +45,8 @@ from shop.gateways.wechatpay_refunds import read_refund
 from shop.gateways.wechatpay_wire import build_library, new_nonce
 
 MAX_DESCRIPTION_BYTES: Final = 127
-"""Native prepay, `description`: 127. Whether of bytes or characters the page does not say; bytes
-are safe under either reading."""
+"""Native prepay, `description`: 127, of characters by the page of 2025; older pages do not say of
+what. Bytes are safe under either reading."""
 
 MAX_REASON_BYTES: Final = 80
 """Refund, `reason`: 80, counted likewise."""

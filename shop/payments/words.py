@@ -16,6 +16,7 @@ from typing import Final
 
 from shop.errors import GatewayAway, GatewayUnsure, PaymentRefused, ShopError, Superseded
 from shop.gateways.base import Outcome
+from shop.gateways.guard_retry import TOO_OFTEN
 from shop.payments.errors import (
     AccountUnsure,
     AmountRefused,
@@ -49,7 +50,7 @@ _CODES: Final[Mapping[Reason, tuple[str, ...]]] = {
     Reason.AWAY: (
         *("timeout", "unreachable", "server_error", "bad_signature", "bad_answer", "no_ticket"),
         *("SYSTEM_ERROR", "SERVICE_UNAVAILABLE", "ACQ.SYSTEM_ERROR"),
-        *("20000", "isp.unknow-error", "aop.unknow-error"),
+        *("10003", "20000", "40004", "isp.unknow-error", "aop.unknow-error"),
         # Nothing that a member could do about it: asked after until the gateway says more.
         *("ORDER_NOT_EXIST", "ACQ.TRADE_NOT_EXIST", "INVALID_REQUEST"),
     ),
@@ -75,7 +76,7 @@ _CODES: Final[Mapping[Reason, tuple[str, ...]]] = {
         *("ACQ.CONTEXT_INCONSISTENT", "ACQ.TRADE_STATUS_ERROR"),
         *("ACQ.REASON_TRADE_STATUS_INVALID", "ACQ.REASON_ILLEGAL_STATUS"),
     ),
-    Reason.TOO_OFTEN: ("FREQUENCY_LIMITED", "40005", "isv.app-call-limited"),
+    Reason.TOO_OFTEN: tuple(sorted(TOO_OFTEN)),
 }
 
 REASONS: Final[Mapping[str, Reason]] = MappingProxyType(

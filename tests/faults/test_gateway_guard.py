@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shop.clock import SystemClock
+from shop.gateways.alipay import Alipay
 from shop.gateways.base import Cancelling, Gateway, LoginRefused, Outcome, Product
 from shop.gateways.guard import BUSY, RESTING, Guard, Places, is_resting
 from shop.gateways.guard_circuit import Circuit
@@ -28,11 +29,12 @@ from tests.integration.gateway_server import (
     GatewayServer,
     Reply,
     Seen,
+    alipay_reply,
     gateway_server,
     wechatpay_error,
     wechatpay_reply,
 )
-from tests.integration.keys import wechatpay_keys
+from tests.integration.keys import alipay_keys, wechatpay_keys
 from tests.integration.test_gateway_wechatpay import NUMBER, REFUND, prepay_request
 from tests.integration.third_party import wechatpay_transaction
 from tests.processes import free_port, wait_until
@@ -215,6 +217,25 @@ def test_too_many_questions_of_one_merchant_are_no_trouble_of_another(
     server.script = paid
     assert code_of(other) == ""
     assert code_of(shop.merchant("press")) == RESTING, "new keys change nothing of it"
+
+
+@pytest.mark.parametrize("sub_code", ["isv.app-call-limited", "isv.method-call-limited"])
+def test_too_many_questions_at_alipay_rest_the_account_whatever_was_too_many(
+    server: GatewayServer, sub_code: str
+) -> None:
+    keys = alipay_keys()
+    told = {"code": "40005", "msg": "Call Limited", "sub_code": sub_code}
+    server.script = lambda _seen: alipay_reply(keys, "alipay.trade.query", told)
+    gateway = Alipay(
+        keys.settings(f"{server.url}/gateway.do"),
+        connect_timeout_ms=5_000,
+        read_timeout_ms=20_000,
+        clock=SystemClock(),
+    )
+    guarded = Shop(server.url).guards.around(gateway, merchant="default", base_url=server.url)
+    said = [code_of(guarded) for _ in range(FAILURES + 1)]
+    assert said == [sub_code] * FAILURES + [RESTING]
+    assert len(server.requests) == FAILURES, "none was repeated"
 
 
 # Places
