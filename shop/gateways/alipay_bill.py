@@ -61,7 +61,7 @@ def download_bill(
     reply = ask(lambda: wire.ask(METHOD, content))
     if reply.fault is not None:
         return _refused(reply, day, now)
-    address = _address(reply.fields.get("bill_download_url"), base_url)
+    address = address_of(reply.fields.get("bill_download_url"), base_url)
     if address is None:
         return _unknown("bill_download_url is missing or leads elsewhere")
     with SpooledTemporaryFile(max_size=MEMORY_BYTES) as file:
@@ -181,8 +181,9 @@ class _InPieces:
         return True
 
 
-def _address(given: object, base_url: str) -> str | None:
-    """Where to get the file: over TLS, or from the configured gateway's own host and port.
+def address_of(given: object, base_url: str) -> str | None:
+    """Where to get the file: over TLS, unless the gateway itself is configured without, and the
+    file lies at its own host and port.
 
     Alipay's own example is an http address; such a one is asked for by https.
     """
@@ -194,7 +195,7 @@ def _address(given: object, base_url: str) -> str | None:
         return None
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
         return None
-    if parts.scheme == "http" and parts.netloc != base.netloc:
+    if (base.scheme, base.netloc) != ("http", parts.netloc):
         parts = parts._replace(scheme="https")
     return urlunsplit(parts)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from shop.gateways import alipay_bill
 from shop.gateways.alipay import Alipay
-from shop.gateways.alipay_bill import BadBill, detail_of
+from shop.gateways.alipay_bill import BadBill, address_of, detail_of
 from shop.gateways.base import BillResult, Outcome
 from tests.integration.gateway_server import (
     GatewayServer,
@@ -192,6 +192,14 @@ def test_a_plain_address_of_another_host_is_asked_for_by_tls(server: GatewayServ
         assert result.fault is not None
         assert (result.outcome, result.fault.code) == (Outcome.UNKNOWN, "unreachable")
         assert other.requests == []
+
+
+@pytest.mark.parametrize(
+    "host", ["openapi.alipay.com", "openapi.alipay.com:80", "dwbill.alipay.com"]
+)
+def test_no_bill_of_a_gateway_with_tls_comes_without(host: str) -> None:
+    found = address_of(f"http://{host}/bill?sign=a", "https://openapi.alipay.com/gateway.do")
+    assert found == f"https://{host}/bill?sign=a"
 
 
 def test_a_bill_that_claims_a_small_size_and_unpacks_to_a_large_one_is_refused() -> None:
