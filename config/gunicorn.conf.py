@@ -53,15 +53,25 @@ accesslog = None
 errorlog = "-"
 loglevel = "warning"
 
-# X-Forwarded-Proto and its like are believed from nobody unless the operator names the proxy.
-# (Links and cookies follow PUBLIC_URL, so a proxy needs no entry here.) Other headers that could
-# pose as WSGI variables are dropped.
+# X-Forwarded-Proto and its like are believed from nobody unless the operator names the proxy, nor
+# is X-Forwarded-For, which the shop reads itself (shop/proxies.py). (Links and cookies follow
+# PUBLIC_URL; a proxy needs its entry for WeChat Pay's H5, which asks where the payer is.) Other
+# headers that could pose as WSGI variables are dropped.
 forwarded_allow_ips = _web.forwarded_allow_ips
 forwarder_headers = ""
 header_map = "drop"
 
 # gunicorn's control socket would lie in the home folder, one for all instances of a user.
 control_socket_disable = True
+
+
+def post_worker_init(worker: Any) -> None:
+    """Tell what is wrong in the configuration and can only be known with the database."""
+    application = getattr(worker, "wsgi", None)
+    payonce = getattr(application, "extensions", {}).get("payonce")
+    if application is not None and payonce is not None:
+        with application.app_context():
+            payonce.tell_at_start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

@@ -23,7 +23,7 @@ from config.merchants import (
     merchant_name,
     merchants_folder,
 )
-from config.values import SettingsError, choice, number, required, url
+from config.values import SettingsError, choice, number, public_url, required
 
 __all__ = ["AlipaySettings", "Settings", "SettingsError", "WeChatPaySettings", "load_settings"]
 
@@ -78,6 +78,8 @@ class Settings:
     metrics_token: str = field(default="", repr=False)
     # Read from the environment by prometheus-client itself, too.
     metrics_folder: str = ""
+    # Whose X-Forwarded-For is believed, as in WebSettings.
+    forwarded_allow_ips: str = ""
 
     @property
     def secure_cookies(self) -> bool:
@@ -128,7 +130,7 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
         database_url=_database_url(values, "DATABASE_URL"),
         lock_url=required(values, "LOCK_URL", "redis://…, zookeeper://… or file:///…"),
         secret_key=_secret(values, "SECRET_KEY"),
-        public_url=url(values, "PUBLIC_URL", None),
+        public_url=public_url(values, "PUBLIC_URL"),
         wechatpay=load_wechatpay(default),
         alipay=load_alipay(default),
         gateway_variables=gateway_variables(values),
@@ -140,6 +142,7 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
         log_level=_log_level(values, "LOG_LEVEL"),
         metrics_token=_metrics_token(values, "METRICS_TOKEN"),
         metrics_folder=values.get("PROMETHEUS_MULTIPROC_DIR", ""),
+        forwarded_allow_ips=_networks(values, "FORWARDED_ALLOW_IPS"),
     )
     # With two gateways that hang, threads are left for everything else.
     places = max(1, (_web_threads(values) - 2) // 2)
@@ -155,7 +158,8 @@ _NUMBERS = {
     "GATEWAY_CONCURRENCY": (1, 1_000),
     "GATEWAY_FAILURES": (1, 1_000),
     "GATEWAY_REST_MS": (100, 600_000),
-    "ORDER_EXPIRY_S": (10, 7 * 86_400),
+    # Less than some 75 s before its end no payment of an order is begun any more.
+    "ORDER_EXPIRY_S": (120, 7 * 86_400),
     "SWEEP_FIRST_MS": (100, 600_000),
     "SWEEP_INTERVAL_MS": (50, 600_000),
 }

@@ -17,6 +17,7 @@ from shop.orders.views import blueprint as orders
 from shop.pages import init_pages
 from shop.payments.payer_views import blueprint as payer
 from shop.payments.views import blueprint as payments
+from shop.proxies import ForwardedFor
 from shop.webhooks.views import blueprint as webhooks
 from shop.wiring import Parts, build_parts
 
@@ -46,6 +47,7 @@ def create_app(settings: Settings | None = None, parts: Parts | None = None) -> 
     app.extensions["csrf"].exempt(webhooks)
     init_metrics(app, parts.settings)
     register_commands(app)
+    app.wsgi_app = ForwardedFor(app.wsgi_app, parts.settings.forwarded_allow_ips)  # type: ignore[method-assign]
     return app
 
 

@@ -21,7 +21,7 @@ from shop.pages.inputs import submit_token, whole_number
 from shop.pages.wants import wants_json
 from shop.pages.words import move_sentence
 from shop.payments.models import PaymentAttempt
-from shop.payments.views import CASH_CHANNELS, pay_and_go_on
+from shop.payments.views import channels_here, pay_and_go_on, surplus_of
 from shop.points import service as points_service
 
 blueprint = Blueprint("orders", __name__)
@@ -52,7 +52,7 @@ def checkout() -> str | Response:
         chosen = {**request.args.to_dict(), "token": fresh_uuid()}
         return redirect(f"{url_for('orders.checkout')}?{urlencode(chosen)}", 303)
     lowest = service.quote(items)
-    service.merchant_for(lowest)
+    merchant = service.merchant_for(lowest)
     balance = points_service.available(member_id)
     suggested = max(lowest.points_min, min(balance, lowest.points_max))
     if first is not None and lowest.points_min <= first.points <= lowest.points_max:
@@ -68,7 +68,7 @@ def checkout() -> str | Response:
         from_cart=from_cart,
         token=token,
         first=first,
-        channels=CASH_CHANNELS,
+        channels=channels_here(merchant) if lowest.amount_fen else [],
         fen_per_point=FEN_PER_POINT,
     )
 
@@ -118,12 +118,17 @@ def index() -> str:
 def show(order_code: str) -> str:
     """One order with all that happened to it."""
     order = service.order_of_member(require_member().id, order_code)
+    payable = order.state in PAYABLE_STATES
+    channels = ["points"] if order.amount_fen == 0 else []
+    if payable and order.amount_fen:
+        channels = channels_here(order.merchant)
     return render_template(
         "orders/order.html",
         order=order,
         timeline=_timeline(order),
-        payable=order.state in PAYABLE_STATES,
-        channels=("points",) if order.amount_fen == 0 else CASH_CHANNELS,
+        payable=payable,
+        channels=channels,
+        surplus_fen=surplus_of(order.code),
     )
 
 

@@ -32,8 +32,8 @@ class PaymentView:
     """How an order's payment stands.
 
     `product` and `hand_over` say how the attempt is paid, while it can be; a `stale` one must be
-    asked for anew. `attempt_state` and what belongs to it are None before the first try. `merchant`
-    is whose accounts take the money.
+    asked for anew. `surplus_fen` was taken beyond what the order owed. `attempt_state` and what
+    belongs to it are None before the first try. `merchant` is whose accounts take the money.
     """
 
     order_code: str
@@ -47,4 +47,5 @@ class PaymentView:
     product: Product | None = None
     hand_over: HandOver | None = None
     stale: bool = False
+    surplus_fen: int = 0
     merchant: str = DEFAULT_MERCHANT

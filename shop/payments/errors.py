@@ -3,9 +3,10 @@
 Under `PaymentRefused` nothing was opened, under `GatewayAway` nothing was sent, under
 `GatewayUnsure` it may have been. For a program the code of these three is all there is to act on;
 the sentence tells a person more. shop/payments/words.py says which gateway code is which.
+The last ones are refusals of our own, before a gateway is asked.
 """
 
-from shop.errors import GatewayAway, GatewayUnsure, PaymentRefused
+from shop.errors import GatewayAway, GatewayUnsure, PaymentRefused, ShopError
 
 
 class GatewayResting(GatewayAway):
@@ -71,3 +72,19 @@ class TooOftenAtGateway(GatewayUnsure):
 
     hint = "Look at the order again in half a minute."
     retry_after_s = 30
+
+
+class ChannelNotHere(ShopError):
+    """Order {order_code} cannot be paid by {channel} on this device."""
+
+    status = 422
+    code = "channel-not-here"
+    hint = "Open this page on a computer or in your phone's own browser, or choose another way."
+
+
+class TooLateToPay(ShopError):
+    """It is too late to begin a payment of order {order_code}: its time is all but over."""
+
+    status = 409
+    code = "too-late-to-pay"
+    hint = "Place a new order. If you have paid already, look at the order in a few seconds."

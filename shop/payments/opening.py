@@ -1,5 +1,7 @@
 """Opening an attempt at its gateway, and keeping the ticket that its member pays with."""
 
+from datetime import datetime, timedelta
+
 from shop.db import transaction
 from shop.errors import OrderNotFound, Superseded
 from shop.gateways.base import Outcome, PrepayRequest, Product
@@ -7,11 +9,33 @@ from shop.merchants.errors import MerchantUnusable
 from shop.orders.moves import Claim, fenced_transaction
 from shop.payments import store
 from shop.payments.desk import Desk, log
+from shop.payments.errors import TooLateToPay
 from shop.payments.models import PaymentAttempt
 from shop.payments.resolve import last_look_at
 from shop.payments.settle import end_unpaid
 from shop.payments.words import words_for
 from statemachine.attempt import OPEN_ATTEMPT_STATES
+
+# WeChat Pay moves a `time_expire` that is less than a minute ahead to a minute after the request
+# (APIv3, "Native下单"), beyond the order's end; the rest is for the call itself.
+LEAST_TIME_LEFT = timedelta(seconds=75)
+
+
+def has_time(desk: Desk, expires_at: datetime) -> bool:
+    """Whether a gateway would end a payment that is opened now when its order ends."""
+    return desk.clock.now() + LEAST_TIME_LEFT <= expires_at
+
+
+def require_time(desk: Desk, order_code: str, expires_at: datetime) -> None:
+    """Raises TooLateToPay."""
+    if not has_time(desk, expires_at):
+        raise TooLateToPay(order_code=order_code)
+
+
+def can_be_opened(desk: Desk, attempt: PaymentAttempt) -> bool:
+    """Whether a half open attempt may be asked for again: in time, by a product still offered."""
+    offered = desk.gateway_of(attempt).products
+    return Product(attempt.product) in offered and has_time(desk, attempt.expires_at)
 
 
 def open_at_gateway(desk: Desk, claim: Claim, attempt: PaymentAttempt, *, resumed: bool) -> None:

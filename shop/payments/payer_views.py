@@ -28,6 +28,9 @@ blueprint = Blueprint("payer", __name__)
 CHANNEL = "wechatpay"
 OPENIDS_KEY, ASKED_KEY = "openids", "openid_asked"
 
+# A login that failed is tried again by the next page after this, and goes not round and round.
+ASK_AGAIN_AFTER_S = 60
+
 
 def known_openid(merchant: str) -> str:
     """The payer's openid in this merchant's application, if the session knows it."""
@@ -38,12 +41,16 @@ def known_openid(merchant: str) -> str:
 def can_learn_payer(merchant: str) -> bool:
     """Whether the payer should be asked for before a payment begins.
 
-    Once per application and session: a login that failed does not go round and round.
+    A login that failed a moment ago is not tried again.
     """
     if current_device() is not Device.WECHAT or known_openid(merchant):
         return False
     login = _login(merchant)
-    return login is not None and session.get(ASKED_KEY, {}).get("appid") != login.appid
+    if login is None:
+        return False
+    asked = session.get(ASKED_KEY, {})
+    waited_s = parts().clock.now().timestamp() - asked.get("at", 0)
+    return asked.get("appid") != login.appid or not 0 <= waited_s < ASK_AGAIN_AFTER_S
 
 
 def learn_payer(merchant: str) -> str | None:
@@ -54,6 +61,7 @@ def learn_payer(merchant: str) -> str | None:
     state = secrets.token_hex(16)
     session[ASKED_KEY] = {
         "appid": login.appid,
+        "at": int(parts().clock.now().timestamp()),
         "merchant": merchant,
         "state": state,
         "next": request.full_path.removesuffix("?"),
@@ -74,7 +82,7 @@ def come_back() -> Response:
         log.warning("openid_state_unknown")
         return redirect(onward, 303)
     # The state works once; that it was asked for is remembered.
-    session[ASKED_KEY] = {"appid": asked["appid"]}
+    session[ASKED_KEY] = {"appid": asked["appid"], "at": asked["at"]}
     login = _login(asked["merchant"])
     code = request.args.get("code", "")
     if login is not None and login.appid == asked["appid"] and 0 < len(code) <= 256:

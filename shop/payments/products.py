@@ -20,22 +20,18 @@ class Device(StrEnum):
     ALIPAY = "alipay"
 
 
-QR_PRODUCTS: Final[Mapping[str, Product]] = {
-    "wechatpay": Product.NATIVE,
-    "alipay": Product.PRECREATE,
-}
-"""What can be paid wherever it is shown, with another device."""
-
-# WeChat Pay's H5 is refused inside WeChat, JSAPI works nowhere else (APIv3, "H5支付", "JSAPI支付").
+# What can be paid by this device, the best first; a QR code can be shown wherever another device
+# may scan it. WeChat Pay's H5 is refused inside WeChat, JSAPI works nowhere else (APIv3, "H5支付",
+# "JSAPI支付"). WeChat's browser does not open Alipay, and that Alipay's opens WeChat is not known.
 _SUITABLE: Final[Mapping[tuple[str, Device], tuple[Product, ...]]] = {
-    ("wechatpay", Device.DESKTOP): (),
-    ("wechatpay", Device.PHONE): (Product.H5,),
-    ("wechatpay", Device.WECHAT): (Product.JSAPI,),
-    ("wechatpay", Device.ALIPAY): (Product.H5,),
-    ("alipay", Device.DESKTOP): (),
-    ("alipay", Device.PHONE): (Product.WAP,),
-    ("alipay", Device.WECHAT): (Product.WAP,),
-    ("alipay", Device.ALIPAY): (Product.WAP,),
+    ("wechatpay", Device.DESKTOP): (Product.NATIVE,),
+    ("wechatpay", Device.PHONE): (Product.H5, Product.NATIVE),
+    ("wechatpay", Device.WECHAT): (Product.JSAPI, Product.NATIVE),
+    ("wechatpay", Device.ALIPAY): (Product.NATIVE,),
+    ("alipay", Device.DESKTOP): (Product.PRECREATE, Product.PAGE),
+    ("alipay", Device.PHONE): (Product.WAP, Product.PRECREATE),
+    ("alipay", Device.WECHAT): (Product.PRECREATE,),
+    ("alipay", Device.ALIPAY): (Product.WAP, Product.PRECREATE),
 }
 
 _TICKET_LIVES: Final[Mapping[Product, timedelta]] = {
@@ -50,20 +46,25 @@ _TICKET_MARGIN: Final = timedelta(seconds=30)
 
 
 def choose(
-    channel: str, device: Device, offered: Collection[Product], *, on_its_page: bool = False
-) -> Product:
-    """The product of this channel that suits the device best.
+    channel: str,
+    device: Device,
+    offered: Collection[Product],
+    *,
+    payer_known: bool,
+    on_its_page: bool = False,
+) -> Product | None:
+    """The product of this channel that suits the device best, None where none is offered.
 
-    `on_its_page`: the member would rather pay on the gateway's own page than scan a code. Where
-    nothing suitable is offered it is the QR code: another device can always scan it.
+    JSAPI is none unless the payer's openid is known. `on_its_page`: the member would rather pay on
+    the gateway's own page than scan a code.
     """
     wished: tuple[Product, ...] = _SUITABLE[channel, device]
     if on_its_page and channel == "alipay":
         wished = (Product.PAGE, *wished)
     for product in wished:
-        if product in offered:
+        if product in offered and (product is not Product.JSAPI or payer_known):
             return product
-    return QR_PRODUCTS[channel]
+    return None
 
 
 def is_stale(product: Product, made_at: datetime | None, now: datetime) -> bool:

@@ -10,6 +10,7 @@ from shop.errors import (
     Superseded,
 )
 from shop.gateways.base import HandOver, Product
+from shop.merchants.errors import MerchantUnusable
 from shop.metrics import tell
 from shop.orders.models import Order
 from shop.orders.moves import Claim, fenced_transaction
@@ -69,11 +70,15 @@ class Payments:
 
             return fenced_transaction(claim, work)
 
-    def view(self, member_id: int, order_code: str) -> PaymentView:
-        """How the payment of the member's order stands. Raises OrderNotFound."""
+    def view(self, member_id: int, order_code: str, *, with_hand_over: bool = True) -> PaymentView:
+        """How the payment of the member's order stands. Raises OrderNotFound.
+
+        A hand-over may have to be signed: `with_hand_over` False for who does not show it.
+        """
         order = start.order_of(member_id, order_code)
         attempt = store.latest_attempt(order_code)
         shown = attempt is not None and attempt.state in OPEN_ATTEMPT_STATES
+        hand_over = self._hand_over(attempt) if attempt and shown and with_hand_over else None
         return PaymentView(
             order_code=order.code,
             order_state=order.state,
@@ -84,19 +89,34 @@ class Payments:
             out_trade_no=attempt.out_trade_no if attempt else None,
             attempt_state=attempt.state if attempt else None,
             product=Product(attempt.product) if attempt and attempt.product else None,
-            hand_over=self._hand_over(attempt) if attempt and shown else None,
+            hand_over=hand_over,
             stale=shown and self._is_stale(attempt),
+            surplus_fen=store.surplus_of(order.code),
             merchant=order.merchant,
         )
 
-    def products(self, view: PaymentView, device: Device) -> dict[str, Product]:
-        """How each gateway of the order's merchant would be paid on this device."""
-        gateways = self.desk.gateways.of(view.merchant)
-        return {name: choose(name, device, one.products) for name, one in gateways.items()}
+    def surplus_of(self, order_code: str) -> int:
+        """Fen that gateways took for the order beyond what it owed."""
+        return store.surplus_of(order_code)
 
-    def has_page(self, view: PaymentView, channel: str) -> bool:
-        """Whether the channel can be paid on its gateway's own page."""
-        return Product.PAGE in self.desk.gateways.of(view.merchant)[channel].products
+    def products(
+        self, merchant: str, device: Device, *, payer_known: bool, on_its_page: bool = False
+    ) -> dict[str, Product]:
+        """How the merchant's gateways are paid on this device, but for those that cannot be.
+
+        None can where the merchant's accounts cannot be used.
+        """
+        try:
+            gateways = self.desk.gateways.of(merchant)
+        except MerchantUnusable:
+            return {}
+        chosen = {
+            name: choose(
+                name, device, one.products, payer_known=payer_known, on_its_page=on_its_page
+            )
+            for name, one in gateways.items()
+        }
+        return {name: product for name, product in chosen.items() if product is not None}
 
     def _is_stale(self, attempt: PaymentAttempt | None) -> bool:
         if attempt is None or not attempt.product:
@@ -106,8 +126,12 @@ class Payments:
     def _hand_over(self, attempt: PaymentAttempt) -> HandOver | None:
         if not attempt.ticket:
             return None
-        return self.desk.gateway_of(attempt).hand_over(
-            Product(attempt.product),
+        gateway, product = self.desk.gateway_of(attempt), Product(attempt.product)
+        if product not in gateway.products:
+            # The merchant gave this product up; what was opened by it is asked after all the same.
+            return None
+        return gateway.hand_over(
+            product,
             attempt.ticket,
             return_url=self.desk.return_url(attempt.order_code),
         )

@@ -24,9 +24,9 @@ from shop.orders.moves import Claim, fenced_transaction
 from shop.payments import store
 from shop.payments.contract import PayCommand
 from shop.payments.desk import Desk, log
-from shop.payments.errors import GatewayResting
+from shop.payments.errors import ChannelNotHere, GatewayResting
 from shop.payments.models import PaymentAttempt
-from shop.payments.opening import open_at_gateway
+from shop.payments.opening import open_at_gateway, require_time
 from shop.payments.products import choose, is_stale
 from shop.payments.resolve import require_ended, resolve
 from shop.payments.settle import hold_for
@@ -70,13 +70,14 @@ def _pay_under_lease(desk: Desk, claim: Claim, command: PayCommand) -> None:
     if attempt is not None and _is_what_is_asked(attempt, command, product):
         now = desk.clock.now()
         if attempt.state == "opening" or is_stale(Product(attempt.product), attempt.ticket_at, now):
+            require_time(desk, order.code, attempt.expires_at)
             open_at_gateway(desk, claim, attempt, resumed=True)
         return
-    if command.channel != "points" and is_resting(
-        desk.gateways.of(order.merchant)[command.channel]
-    ):
+    if command.channel != "points":
         # It would be turned away: nothing is begun for it, and nothing ended.
-        raise GatewayResting(order_code=order.code, channel=command.channel)
+        require_time(desk, order.code, order.expires_at)
+        if is_resting(desk.gateways.of(order.merchant)[command.channel]):
+            raise GatewayResting(order_code=order.code, channel=command.channel)
     if attempt is not None:
         # What can be paid is not ended for what cannot begin.
         _require_another_try(order.code)
@@ -94,13 +95,23 @@ def _pay_under_lease(desk: Desk, claim: Claim, command: PayCommand) -> None:
 
 
 def product_for(desk: Desk, order: Order, command: PayCommand) -> Product | None:
-    """How the command's channel is paid on its device; None for points, which need no gateway."""
-    if command.channel == "points":
+    """How the command's channel is paid on its device; None for points, which need no gateway.
+
+    Raises ChannelNotHere.
+    """
+    channel = command.channel
+    if channel == "points":
         return None
-    offered = set(desk.gateways.of(order.merchant)[command.channel].products)
-    if not command.payer_openid:
-        offered.discard(Product.JSAPI)
-    return choose(command.channel, command.device, offered, on_its_page=command.on_its_page)
+    product = choose(
+        channel,
+        command.device,
+        desk.gateways.of(order.merchant)[channel].products,
+        payer_known=bool(command.payer_openid),
+        on_its_page=command.on_its_page,
+    )
+    if product is None:
+        raise ChannelNotHere(order_code=order.code, channel=channel)
+    return product
 
 
 def _is_what_is_asked(

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import exists, func, or_, select, update
 
 from shop.db import changed_rows, db
 from shop.locking.models import LockEpoch
@@ -80,6 +80,14 @@ def transaction_is_booked(channel: str, transaction_id: str) -> bool:
         PaymentAttempt.channel == channel, PaymentAttempt.transaction_id == transaction_id
     )
     return db.session.scalar(found) is not None
+
+
+def surplus_of(order_code: str) -> int:
+    """Fen that gateways took for the order beyond what it owed."""
+    found = select(func.sum(PaymentAttempt.amount_fen)).where(
+        PaymentAttempt.order_code == order_code, PaymentAttempt.role == "surplus"
+    )
+    return int(db.session.scalar(found) or 0)
 
 
 def attempt_count(order_code: str) -> int:
@@ -166,10 +174,18 @@ def put_off(due: DueAttempt, until: datetime) -> bool:
 
 
 def expired_orders(now: datetime, limit: int, *, after_id: int = 0) -> list[tuple[int, str]]:
-    """(id, code) of unpaid orders without an open payment whose time is over, by id."""
+    """(id, code) of unpaid orders whose time is over, by id: without an open payment, nor one that
+    may have been paid since it ended and is to be asked after."""
     rows = db.session.execute(
         select(Order.id, Order.code)
-        .where(Order.state.in_(("created", "failed")), Order.expires_at <= now, Order.id > after_id)
+        .where(
+            Order.state.in_(("created", "failed")),
+            Order.expires_at <= now,
+            Order.id > after_id,
+            ~exists().where(
+                PaymentAttempt.order_code == Order.code, PaymentAttempt.due_at.is_not(None)
+            ),
+        )
         .order_by(Order.id)
         .limit(limit)
     )

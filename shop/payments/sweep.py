@@ -14,13 +14,19 @@ from functools import partial
 from shop.db import end_read, transaction
 from shop.errors import GatewayUnsure, LockServiceUnavailable, ShopError
 from shop.gateways.guard import is_resting
-from shop.merchants.errors import MerchantUnusable
 from shop.orders.moves import Claim
 from shop.payments import store
 from shop.payments.desk import Desk, log
 from shop.payments.models import PaymentAttempt
-from shop.payments.opening import open_at_gateway
-from shop.payments.resolve import EXPIRY_MARGIN_S, Resolution, is_over, look_back, resolve
+from shop.payments.opening import can_be_opened, open_at_gateway
+from shop.payments.resolve import (
+    AWAY_CODES,
+    EXPIRY_MARGIN_S,
+    Resolution,
+    is_over,
+    look_back,
+    resolve,
+)
 from shop.payments.service import close_order
 from statemachine.attempt import OPEN_ATTEMPT_STATES
 
@@ -100,8 +106,8 @@ class Sweeper:
     def _guard_rests(self, channel: str, merchant: str) -> bool:
         try:
             return is_resting(self._desk.gateways.of(merchant)[channel])
-        except (MerchantUnusable, KeyError):
-            return False  # told where the attempt is looked at
+        except Exception:  # noqa: BLE001 - told where the attempt is looked at, and logged there
+            return False
 
     def _expired(self) -> list[str]:
         """The next expired orders, going round: one that cannot be closed holds up no other."""
@@ -161,12 +167,14 @@ class Sweeper:
             order_event="close" if over else "fail",
             cause="expired" if over else "sweep",
         )
-        if how is Resolution.OPEN and half_open:
+        if how is Resolution.OPEN and half_open and can_be_opened(desk, attempt):
             # Its member still waits for the code to pay by: the same number is asked for again.
             try:
                 open_at_gateway(desk, claim, attempt, resumed=True)
-            except GatewayUnsure:
-                return Resolution.AWAY
+            except GatewayUnsure as error:
+                # Only what tells of the gateway keeps us from its other payments.
+                away = error.fields.get("fault_code") in AWAY_CODES
+                return Resolution.AWAY if away else Resolution.UNSURE
         return how
 
     def _next_look(self, attempt: store.DueAttempt) -> datetime:

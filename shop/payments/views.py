@@ -17,7 +17,7 @@ from flask import (
 from werkzeug.wrappers import Response as AnyResponse
 
 from shop.errors import GatewayUnsure, OrderAlreadyPaid, OrderClosed, PaymentInProgress, Superseded
-from shop.gateways.base import HandOver
+from shop.gateways.base import BY_BROWSER, HandOver, Product
 from shop.idempotency.dedup import Answer, answered_once, fingerprint
 from shop.members.session import require_member, sign_in_required
 from shop.orders import service as orders
@@ -31,6 +31,7 @@ from shop.wiring import parts
 blueprint = Blueprint("payments", __name__)
 
 CASH_CHANNELS = ("wechatpay", "alipay")
+UNPAID_STATES = ("created", "paying", "failed")
 _PHONE_SCHEMES = ("https://", "http://", "weixin://", "alipays://")
 
 
@@ -53,7 +54,7 @@ def pay_and_go_on(
     device = current_device()
     openid = ""
     if device is Device.WECHAT and channel == CHANNEL:
-        merchant = parts().payments.view(member_id, order_code).merchant
+        merchant = parts().payments.view(member_id, order_code, with_hand_over=False).merchant
         if can_learn_payer(merchant) and not wants_json():
             # Its page asks who pays, and then for this payment again.
             return redirect(url_for("payments.show", order_code=order_code), 303)
@@ -117,30 +118,43 @@ def show(order_code: str) -> str | AnyResponse:
     if elsewhere is not None:
         return elsewhere
     device = current_device()
-    is_open = view.channel in CASH_CHANNELS and view.product is not None
+    here: dict[str, Product] = {}
+    page_offered = False
+    if view.amount_fen and view.order_state in UNPAID_STATES:
+        here = _products_here(view.merchant)
+        on_pages = _products_here(view.merchant, on_its_page=True)
+        page_offered = device is Device.DESKTOP and Product.PAGE is on_pages.get(view.channel or "")
     return render_template(
         "payments/pay.html",
         view=view,
         device=device,
-        pays_otherwise_here=is_open
-        and parts().payments.products(view, device)[view.channel or ""] is not view.product,
-        page_offered=is_open
-        and device is Device.DESKTOP
-        and parts().payments.has_page(view, view.channel or ""),
+        channels=[one for one in CASH_CHANNELS if one in here],
+        product_here=here.get(view.channel or ""),
+        page_offered=page_offered,
+        goes_by_shop=view.product in BY_BROWSER,
         goods=orders.order_of_member(member_id, order_code).lines,
         watch=_watched(view),
         seconds_left=_seconds_left(view),
-        other_channels=[one for one in CASH_CHANNELS if one != view.channel],
         phone_link=_phone_link(view.hand_over),
         unsure=get_flashed_messages(category_filter=["unsure"]),
     )
 
 
+@blueprint.get("/orders/<order_code>/pay/go")
+@sign_in_required
+def go(order_code: str) -> AnyResponse:
+    """On to the gateway's own page, by an address signed now: one signed earlier grows old."""
+    view = parts().payments.view(require_member().id, order_code)
+    if view.order_state == "paying" and view.hand_over and view.hand_over.url:
+        return redirect(view.hand_over.url, 303)
+    return redirect(url_for("payments.show", order_code=order_code), 303)
+
+
 @blueprint.get("/orders/<order_code>/status")
 @sign_in_required
 def status(order_code: str) -> Response:
-    """How the payment stands, for the page's watch: three short reads, nothing else."""
-    view = parts().payments.view(require_member().id, order_code)
+    """How the payment stands, for the page's watch: a few short reads, nothing else."""
+    view = parts().payments.view(require_member().id, order_code, with_hand_over=False)
     return jsonify(**_facts(view), watch=_watched(view), seconds_left=_seconds_left(view))
 
 
@@ -158,6 +172,28 @@ def cancel(order_code: str) -> AnyResponse:
     return redirect(url_for("orders.show", order_code=order_code), 303)
 
 
+def surplus_of(order_code: str) -> int:
+    """Fen that were taken for the order beyond what it owed."""
+    return parts().payments.surplus_of(order_code)
+
+
+def channels_here(merchant: str) -> list[str]:
+    """The gateways by which this merchant can be paid on the device of this request."""
+    here = _products_here(merchant, payer_known=can_learn_payer(merchant))
+    return [one for one in CASH_CHANNELS if one in here]
+
+
+def _products_here(
+    merchant: str, *, payer_known: bool = False, on_its_page: bool = False
+) -> dict[str, Product]:
+    return parts().payments.products(
+        merchant,
+        current_device(),
+        payer_known=payer_known or bool(known_openid(merchant)),
+        on_its_page=on_its_page,
+    )
+
+
 def _facts(view: PaymentView) -> dict[str, str | None]:
     return {
         "order_code": view.order_code,
@@ -170,7 +206,8 @@ def _facts(view: PaymentView) -> dict[str, str | None]:
 
 def _watched(view: PaymentView) -> str:
     """Changes whenever the page would look different."""
-    return f"{view.order_state}/{view.out_trade_no or ''}/{view.attempt_state or ''}"
+    surplus = f"/{view.surplus_fen}" if view.surplus_fen else ""
+    return f"{view.order_state}/{view.out_trade_no or ''}/{view.attempt_state or ''}{surplus}"
 
 
 def _seconds_left(view: PaymentView) -> int:

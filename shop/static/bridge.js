@@ -8,7 +8,11 @@
     return;
   }
   const BRIDGE_WAIT_MS = 5000;
-  const told = ["bridge-missing", "bridge-cancelled", "bridge-asking"];
+  const told = ["bridge-missing", "bridge-cancelled", "bridge-failed", "bridge-asking"];
+  const panels = {
+    "get_brand_wcpay_request:ok": "bridge-asking",
+    "get_brand_wcpay_request:cancel": "bridge-cancelled",
+  };
 
   function tell(id) {
     for (const one of told) {
@@ -37,10 +41,9 @@
     try {
       const found = await bridge();
       found.invoke("getBrandWCPayRequest", JSON.parse(button.dataset.call), (answer) => {
-        const said = answer.err_msg || "";
-        const paid = said === "get_brand_wcpay_request:ok";
-        tell(paid ? "bridge-asking" : "bridge-cancelled");
-        button.disabled = paid;
+        const panel = panels[answer.err_msg] || "bridge-failed";
+        tell(panel);
+        button.disabled = panel === "bridge-asking";
       });
     } catch {
       tell("bridge-missing");

@@ -19,12 +19,12 @@ from shop.gateways.base import (
     NoticeKind,
     Outcome,
     PrepayRequest,
+    Product,
     RefundRequest,
     RefundResult,
 )
 from shop.gateways.wechatpay import WeChatPay
 from shop.gateways.wechatpay_keys import MIN_INTERVAL
-from shop.payments.products import QR_PRODUCTS
 from tests.integration.sandbox_kit import Receiver, Running, number, receiving, running
 
 CHANNELS = ["wechatpay", "alipay"]
@@ -93,7 +93,7 @@ def prepay_request(
         subject="保温杯 & 茶叶 {100%}",
         expires_at=datetime.now(UTC) + timedelta(minutes=30),
         notify_url=notify_url,
-        product=QR_PRODUCTS[gateway.channel],
+        product=Product.NATIVE if gateway.channel == "wechatpay" else Product.PRECREATE,
     )
 
 

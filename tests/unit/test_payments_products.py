@@ -1,4 +1,4 @@
-"""Which product pays: always one of the channel's, always one that is offered or a QR code."""
+"""Which product pays: always one of the channel's that is offered and works there, or none."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from shop.gateways.base import Product
 from shop.pages.device import device_of
-from shop.payments.products import QR_PRODUCTS, Device, choose, is_stale
+from shop.payments.products import Device, choose, is_stale
 
 OF_CHANNEL = {
     "wechatpay": {Product.NATIVE, Product.JSAPI, Product.H5},
     "alipay": {Product.PRECREATE, Product.PAGE, Product.WAP},
 }
+QR_PRODUCTS = {"wechatpay": Product.NATIVE, "alipay": Product.PRECREATE}
 EVERYTHING = frozenset(Product)
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -22,18 +23,44 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
     channel=st.sampled_from(sorted(OF_CHANNEL)),
     device=st.sampled_from(Device),
     offered=st.frozensets(st.sampled_from(Product)),
+    payer_known=st.booleans(),
     on_its_page=st.booleans(),
 )
-def test_what_is_chosen_is_the_channels_own_and_offered_or_else_its_qr_code(
-    channel: str, device: Device, offered: frozenset[Product], on_its_page: bool
+def test_what_is_chosen_is_offered_and_works_on_the_device(
+    channel: str,
+    device: Device,
+    offered: frozenset[Product],
+    payer_known: bool,
+    on_its_page: bool,
 ) -> None:
-    chosen = choose(channel, device, offered, on_its_page=on_its_page)
-    assert chosen in OF_CHANNEL[channel]
-    assert chosen in offered or chosen is QR_PRODUCTS[channel]
-    # JSAPI works in WeChat's browser only, and H5 anywhere but there.
-    assert chosen is not Product.JSAPI or device is Device.WECHAT
-    assert chosen is not Product.H5 or device in {Device.PHONE, Device.ALIPAY}
-    assert chosen is not Product.PAGE or on_its_page
+    chosen = choose(channel, device, offered, payer_known=payer_known, on_its_page=on_its_page)
+    if chosen is None:
+        # A code can be scanned wherever it is shown.
+        assert not offered & {QR_PRODUCTS[channel]}
+        return
+    assert chosen in OF_CHANNEL[channel] & offered
+    # JSAPI works in WeChat's browser only, H5 in a phone's own, and WeChat's opens no Alipay.
+    assert chosen is not Product.JSAPI or (device is Device.WECHAT and payer_known)
+    assert chosen is not Product.H5 or device is Device.PHONE
+    assert chosen is not Product.WAP or device in {Device.PHONE, Device.ALIPAY}
+    assert chosen is not Product.PAGE or on_its_page or device is Device.DESKTOP
+
+
+@pytest.mark.parametrize(
+    ("channel", "device", "offered", "chosen"),
+    [
+        ("wechatpay", Device.DESKTOP, {Product.H5}, None),
+        ("wechatpay", Device.ALIPAY, {Product.H5, Product.JSAPI}, None),
+        ("wechatpay", Device.PHONE, {Product.NATIVE, Product.JSAPI}, Product.NATIVE),
+        ("alipay", Device.DESKTOP, {Product.PAGE, Product.WAP}, Product.PAGE),
+        ("alipay", Device.DESKTOP, {Product.WAP}, None),
+        ("alipay", Device.WECHAT, {Product.PAGE, Product.WAP}, None),
+    ],
+)
+def test_without_the_best_product_it_is_another_that_works_or_none(
+    channel: str, device: Device, offered: set[Product], chosen: Product | None
+) -> None:
+    assert choose(channel, device, offered, payer_known=True) is chosen
 
 
 @pytest.mark.parametrize(
@@ -47,12 +74,15 @@ def test_what_is_chosen_is_the_channels_own_and_offered_or_else_its_qr_code(
         ("alipay", Device.DESKTOP, True, Product.PAGE),
         ("alipay", Device.PHONE, False, Product.WAP),
         ("alipay", Device.ALIPAY, False, Product.WAP),
+        ("alipay", Device.WECHAT, False, Product.PRECREATE),
+        ("wechatpay", Device.ALIPAY, False, Product.NATIVE),
     ],
 )
 def test_each_device_gets_the_product_that_suits_it(
     channel: str, device: Device, on_its_page: bool, chosen: Product
 ) -> None:
-    assert choose(channel, device, EVERYTHING, on_its_page=on_its_page) is chosen
+    found = choose(channel, device, EVERYTHING, payer_known=True, on_its_page=on_its_page)
+    assert found is chosen
 
 
 @pytest.mark.parametrize(

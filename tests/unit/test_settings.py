@@ -1,12 +1,17 @@
 """Every wrong setting is refused in one sentence that names it and says how to mend it."""
 
 import os
+import string
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
+from hypothesis import given
+from hypothesis import strategies as st
 
+from config.merchants import read_merchant_file
 from config.settings import (
     DATABASE_DRIVERS,
     LOG_LEVELS,
@@ -14,6 +19,7 @@ from config.settings import (
     load_settings,
     load_web_settings,
 )
+from config.values import file_text
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY_FILES = (
@@ -162,7 +168,7 @@ def test_an_address_must_be_a_full_one(name: str, url: str, complete: dict[str, 
         ("GATEWAY_CONCURRENCY", 1, 1_000),
         ("GATEWAY_FAILURES", 1, 1_000),
         ("GATEWAY_REST_MS", 100, 600_000),
-        ("ORDER_EXPIRY_S", 10, 604_800),
+        ("ORDER_EXPIRY_S", 120, 604_800),
         ("SWEEP_FIRST_MS", 100, 600_000),
         ("SWEEP_INTERVAL_MS", 50, 600_000),
     ],
@@ -197,12 +203,53 @@ def test_a_key_file_must_be_there_and_hold_text(
     empty.write_text(" \n")
     binary.write_bytes(b"\xff\xfe\x00")
     said = {path: refusal({**complete, name: str(path)}) for path in (missing, empty, binary)}
-    assert said[missing] == (
-        f"{name}={missing}: cannot be read (No such file or directory); "
-        "give the path of the key file."
-    )
+    wanted = "give the path of a PEM file, and not the key itself."
+    assert said[missing] == f"{name}: cannot be read (No such file or directory); {wanted}"
     assert said[empty] == f"{name}={empty}: the file is empty."
-    assert said[binary] == f"{name}={binary}: the file is no text; give a PEM file."
+    assert said[binary] == f"{name}={binary}: the file is no text; {wanted}"
+
+
+@given(st.text(string.ascii_letters + string.digits + "+/=-\n", min_size=16, max_size=2_000))
+def test_a_key_in_place_of_its_path_is_not_shown(key: str) -> None:
+    values = {"WECHATPAY_APIV3_KEY_FILE": f"A{key}Z"}
+    with pytest.raises(SettingsError) as refused:
+        file_text(values, "WECHATPAY_APIV3_KEY_FILE")
+    assert "not the key itself" in str(refused.value)
+    assert key.strip() not in str(refused.value)
+    # A traceback would tell the error before it, which names the path.
+    assert refused.value.__context__ is None
+
+
+def test_a_key_pasted_into_a_merchants_file_is_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "press.env"
+    for line in ("MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC", "c5Xq0Zw3VfX8Jr5nGZ2AbQ=="):
+        path.write_text(f"WECHATPAY_MCHID=1\n{line}\n")
+        with pytest.raises(SettingsError, match="sets no variable") as refused:
+            read_merchant_file(path)
+        assert line[:10] not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "more", ["/?a=b", "/#there", "/" + "p" * 200], ids=["query", "fragment", "too long"]
+)
+def test_a_public_address_must_be_one_that_wechat_pay_sends_notices_to(
+    complete: dict[str, str], more: str
+) -> None:
+    for address in (f"https://shop.example{more}", "https://user@shop.example"):
+        said = refusal({**complete, "PUBLIC_URL": address})
+        assert said.startswith("PUBLIC_URL: WeChat Pay sends no notices there; give scheme")
+    load_settings({**complete, "PUBLIC_URL": "https://shop.example/pay/"})
+
+
+def test_a_default_merchant_that_cannot_exist_ends_the_start(
+    complete: dict[str, str], tmp_path: Path
+) -> None:
+    named = {**complete, "MERCHANT_DEFAULT": "pres", "MERCHANTS_DIR": str(tmp_path)}
+    assert refusal(named).startswith("MERCHANT_DEFAULT='pres': there is no such merchant")
+    # It may be in the database, which is not asked here.
+    load_settings({**named, "CREDENTIALS_KEY": Fernet.generate_key().decode()})
+    (tmp_path / "pres.env").write_text("WECHATPAY_MCHID=1\n")
+    assert load_settings(named).merchant_default == "pres"
 
 
 @pytest.mark.parametrize("name", ["PORT", "WEB_WORKERS", "WEB_THREADS"])
