@@ -10,12 +10,13 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from config.gateways import FETCH, AlipaySettings, WeChatPaySettings, load_alipay, load_wechatpay
-from config.values import SettingsError
+from config.values import SettingsError, text_in
 
 DEFAULT = "default"
 PREFIXES = ("WECHATPAY_", "ALIPAY_")
 _NAME = re.compile(r"[a-z0-9-]{1,32}")
 _LINE = re.compile(r"[0-9A-Za-z_-]{1,32}")
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,49}")
 _PATH_NAMES = re.compile(r"\w+_FILE|WECHATPAY_PLATFORM_CERTS")
 
 
@@ -77,16 +78,15 @@ def merchants_in(folder: str) -> list[str]:
 
 def read_merchant_file(path: Path) -> dict[str, str]:
     """The variables of one merchant; paths in it are relative to the file. Raises SettingsError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path} is no text: give lines of NAME=value.") from None
-    except OSError as error:
-        raise SettingsError(
-            f"{path} cannot be read ({error.strerror}): give a file of lines NAME=value."
-        ) from None
+    text = text_in(path, "The merchant's file ", "a file of lines NAME=value")
     found: dict[str, str] = {}
     for name, value in dotenv_values(stream=StringIO(text), interpolate=False).items():
+        if not _VARIABLE.fullmatch(name):
+            # Not quoted: it may be a line of a key.
+            raise SettingsError(
+                f"{path} holds a line that sets no variable: give lines of NAME=value, and of a "
+                "key the path of its file."
+            )
         if not name.startswith(PREFIXES):
             raise SettingsError(
                 f"{path} sets {name}: a merchant's file holds WECHATPAY_ and ALIPAY_ variables "
@@ -121,7 +121,7 @@ def look_of(path: Path) -> tuple[str, int, int, int] | tuple[str]:
     """What changes when a file is replaced or written; also tells that there is none."""
     try:
         found = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: of a zero byte in it
         return (str(path),)
     return (str(path), found.st_mtime_ns, found.st_size, found.st_ino)
 
@@ -145,11 +145,18 @@ def merchant_lines(values: Mapping[str, str], name: str) -> dict[str, str]:
 
 
 def merchant_name(values: Mapping[str, str], name: str, default: str) -> str:
-    """One merchant. Raises SettingsError."""
+    """One merchant. Raises SettingsError, also where there certainly is none of this name."""
     text = (values.get(name) or "").strip() or default
     if not is_merchant_name(text):
         raise SettingsError(
             f"{name}={text!r}: a merchant's name is of 1 to 32 small letters, digits and hyphens."
+        )
+    folder = (values.get("MERCHANTS_DIR") or "").strip()
+    is_stored = bool((values.get("CREDENTIALS_KEY") or "").strip())
+    if text != DEFAULT and not is_stored and merchant_file(folder, text) is None:
+        raise SettingsError(
+            f"{name}={text!r}: there is no such merchant; put {text}.env into MERCHANTS_DIR, or "
+            "set CREDENTIALS_KEY where it is stored in the database."
         )
     return text
 

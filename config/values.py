@@ -3,6 +3,7 @@
 `values` is the environment, or a file of the same form.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -50,17 +51,43 @@ def url(values: Mapping[str, str], name: str, default: str | None) -> str:
     return value
 
 
+# WeChat Pay, `notify_url`: at most 255 characters, no query; what we put behind is shorter than 55.
+PUBLIC_URL_CHARS = 200
+
+
+def public_url(values: Mapping[str, str], name: str) -> str:
+    """The address of the shop, of which the gateways' `notify_url` can be made."""
+    value = url(values, name, None)
+    parts = urlsplit(value)
+    if parts.query or parts.fragment or parts.username is not None or len(value) > PUBLIC_URL_CHARS:
+        raise SettingsError(
+            f"{name}: WeChat Pay sends no notices there; give scheme, host and path alone, of at "
+            f"most {PUBLIC_URL_CHARS} characters."
+        )
+    return value
+
+
 def file_text(values: Mapping[str, str], name: str) -> str:
     """The text of the file that the variable names."""
     path = Path(required(values, name, "the path of the key file"))
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise SettingsError(f"{name}={path}: the file is no text; give a PEM file.") from None
-    except OSError as error:
-        raise SettingsError(
-            f"{name}={path}: cannot be read ({error.strerror}); give the path of the key file."
-        ) from error
+    text = text_in(path, f"{name}=", "the path of a PEM file, and not the key itself")
     if not text.strip():
         raise SettingsError(f"{name}={path}: the file is empty.")
     return text
+
+
+def text_in(path: Path, called: str, wanted: str) -> str:
+    """The text of a file. `called` begins the sentence about what is wrong, `wanted` ends it.
+
+    A path where nothing is may be a key that was pasted in its place: it is never quoted.
+    """
+    said = f"{called}{path}" if os.path.exists(path) else called.rstrip("= ")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise SettingsError(f"{said}: the file is no text; give {wanted}.") from None
+    except OSError as error:
+        reason = error.strerror
+    except ValueError:  # a zero byte within the path
+        reason = "no path"
+    raise SettingsError(f"{said}: cannot be read ({reason}); give {wanted}.")

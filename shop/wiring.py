@@ -24,7 +24,7 @@ from shop.gateways.registry import (
 from shop.gateways.wechatpay import WeChatPay
 from shop.locking.watch import ServiceWatch
 from shop.merchants.errors import MerchantUnusable
-from shop.merchants.service import MerchantCredentials
+from shop.merchants.service import MerchantCredentials, tell_at_start
 from shop.metrics import tell
 from shop.metrics.gateways import GatewayMetrics
 from shop.metrics.locks import LockMetrics
@@ -64,6 +64,10 @@ class Parts:
     def gateways(self) -> Mapping[str, Gateway]:
         """The default merchant's gateways by channel."""
         return self.desk.gateways.of(DEFAULT_MERCHANT)
+
+    def tell_at_start(self) -> None:
+        """Log what a process that serves should tell once. Needs an application context."""
+        tell_at_start(self.settings)
 
     def close(self) -> None:
         """Give back leases and sessions; called when a worker exits."""

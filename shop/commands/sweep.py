@@ -46,6 +46,7 @@ def sweep(once: bool) -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     log.info("sweeper_started")
+    chosen.tell_at_start()
     try:
         _loop(chosen, stop)
     finally:

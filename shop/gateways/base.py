@@ -206,9 +206,7 @@ class Notice:
     """A callback whose signature, clock, app and merchant were checked.
 
     `outcome` reads as in `QueryResult` (payment) or `RefundResult` (refund). The amount is *not*
-    checked here: only the books know what it ought to be. `account` is the one (`Gateway.account`)
-    that the notice was checked against, where its reader was told.
-    """
+    checked here: only the books know what it ought to be. `account` is whose keys checked it."""
 
     kind: NoticeKind
     notice_id: str
@@ -283,8 +281,7 @@ class Gateway(Protocol):
     channel: str
     products: frozenset[Product]
     """What this merchant may open."""
-    account: str = ""
-    """Which account this is, whatever its keys; what was begun at another one is unknown here."""
+    account: str = ""  # which one it is, whatever its keys; of other accounts it knows nothing
     payer_login: PayerLogin | None = None
     """Set where one of the products needs the payer's openid."""
 

@@ -7,9 +7,12 @@ MERCHANTS_DIR, then by their row in the database.
 from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from sqlalchemy.exc import IntegrityError
+import structlog
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from config.merchants import (
     DEFAULT,
@@ -30,6 +33,8 @@ from shop.gateways.registry import Credentials
 from shop.merchants import store
 from shop.merchants.cipher import seal, unseal
 from shop.merchants.errors import UnknownMerchant
+
+log = structlog.get_logger("payonce.merchants")
 
 ENVIRONMENT, FILE, DATABASE = "environment", "file", "database"
 # Of payments and orders that a sentence names.
@@ -114,6 +119,40 @@ def nobodys(settings: Settings) -> list[str]:
     known = {one.name for one in merchants(settings)}
     wanted = {settings.merchant_default, *settings.merchant_lines.values()}
     return sorted(wanted - known)
+
+
+def tell_at_start(settings: Settings) -> None:
+    """Log what cannot be right in the configuration, and does not keep the shop from starting."""
+    parts = urlsplit(settings.public_url)
+    if parts.scheme != "https" or _is_local(parts.hostname or ""):
+        # https, no address, no localhost (WeChat Pay, `notify_url`). The sandbox takes any.
+        log.warning(
+            "no_notices_will_come",
+            public_url=settings.public_url,
+            hint="WeChat Pay and Alipay send notices to an https:// address with a public name.",
+        )
+    wanted = {settings.merchant_default, *settings.merchant_lines.values()}
+    if wanted <= {DEFAULT, *merchants_in(settings.merchants_dir)}:
+        return
+    try:
+        missing = nobodys(settings)
+    except SQLAlchemyError as error:
+        log.warning("merchants_not_looked_at", error=type(error).__name__)
+        return
+    for name in missing:
+        log.error(
+            "merchant_does_not_exist",
+            merchant=name,
+            hint="MERCHANT_LINES or MERCHANT_DEFAULT sends goods to it, which cannot be paid.",
+        )
+
+
+def _is_local(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return True
 
 
 def store_account(

@@ -9,7 +9,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,12 +20,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select, text, update
 from sqlalchemy.pool import QueuePool
+from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
 from sandbox.keys import ensure_merchant
 from shop.app import create_app
 from shop.db import changed_rows, db, transaction
 from shop.merchants.models import MerchantAccount
+from shop.merchants.service import tell_at_start
 from shop.orders.models import Order
 from shop.payments.models import PaymentAttempt
 from shop.wiring import Parts, build_parts
@@ -435,6 +437,27 @@ def test_an_open_payment_is_never_asked_after_at_an_account_that_took_its_mercha
     with shop.app.app_context(), shop.clock.later(EXPIRY_S + 3_600):
         shop.parts.sweeper.run_once()
     assert shop.order(code)[0] == "paid"
+
+
+def test_a_start_tells_of_merchants_that_nobody_knows_and_of_an_address_that_gets_no_notices(
+    shop: Shop,
+) -> None:
+    def told(**changes: str) -> list[tuple[str, str | None]]:
+        settings = replace(shop.kit.settings, **changes)  # type: ignore[arg-type]
+        with shop.app.app_context(), capture_logs() as logs:
+            tell_at_start(settings)
+        return [(one["event"], one.get("merchant")) for one in logs]
+
+    public = "https://shop.example"
+    assert told(public_url=public) == []
+    assert told(public_url=public, merchant_default="pres") == [("merchant_does_not_exist", "pres")]
+    for address in (
+        "http://shop.example",
+        "https://127.0.0.1",
+        "https://[::1]:8",
+        "https://localhost",
+    ):
+        assert told(public_url=address) == [("no_notices_will_come", None)]
 
 
 def test_an_account_that_cannot_be_opened_is_told_and_everything_else_goes_on(shop: Shop) -> None:
