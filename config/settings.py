@@ -66,6 +66,8 @@ class Settings:
     # Calls to one gateway at once in a process: two that hang leave threads for everything else.
     # Unless set, it follows WEB_THREADS.
     gateway_concurrency: int = 3
+    # And to all gateways together; it follows WEB_THREADS.
+    gateway_concurrency_of_all: int = 6
     # A gateway that failed so often in a row is left alone for so long.
     gateway_failures: int = 3
     gateway_rest_ms: int = 10_000
@@ -144,9 +146,11 @@ def load_settings(env: Mapping[str, str] | None = None) -> Settings:
         metrics_folder=values.get("PROMETHEUS_MULTIPROC_DIR", ""),
         forwarded_allow_ips=_networks(values, "FORWARDED_ALLOW_IPS"),
     )
-    # With two gateways that hang, threads are left for everything else.
-    places = max(1, (_web_threads(values) - 2) // 2)
-    return replace(settings, **{"gateway_concurrency": places, **_numbers(values)})
+    # With gateways that hang, threads are left for everything else; of two that hang, both go on.
+    of_all = max(1, _web_threads(values) - 2)
+    chosen = {"gateway_concurrency": max(1, of_all // 2), **_numbers(values)}
+    of_all = max(of_all, chosen["gateway_concurrency"])
+    return replace(settings, gateway_concurrency_of_all=of_all, **chosen)
 
 
 _NUMBERS = {

@@ -148,6 +148,7 @@ def _guards(settings: Settings) -> Guards:
     """What stands before the gateways; it tells what it does where somebody counts."""
     return Guards(
         concurrency=settings.gateway_concurrency,
+        concurrency_of_all=settings.gateway_concurrency_of_all,
         failures=settings.gateway_failures,
         rest_ms=settings.gateway_rest_ms,
         observer=GatewayMetrics() if settings.metrics_folder else None,

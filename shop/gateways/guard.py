@@ -1,8 +1,9 @@
 """Stands before a gateway, so that one that is dead takes nothing else with it.
 
-**Places.** Of one gateway's host at most so many calls run at once in a process. One that hangs
-keeps these places busy and no thread more: who finds none free waits while they change hands, but
-for a moment only, and then has the answer `gateway_busy`.
+**Places.** Of one gateway's host at most so many calls run at once in a process, and of all hosts
+together no more than leave it threads for everything else. One that hangs keeps its places busy and
+no thread more: who finds none free waits while they change hands, but for a moment only, and then
+has the answer `gateway_busy`.
 
 **Circuits.** A gateway that failed several times in a row is left alone for a while
 (`gateway_resting`). One circuit is the host's: what does not answer, answers to no merchant, and
@@ -109,10 +110,33 @@ class Places:
 
 @dataclass(frozen=True)
 class Host:
-    """One gateway's host: its places in this process and its circuit."""
+    """One gateway's host: its places in this process, those of all hosts, and its circuit."""
 
     places: Places
+    all_places: Places
     circuit: Circuit
+
+    def take(self) -> tuple[float, float] | None:
+        """A place here and among all, to be given back with this value; None where there is none.
+
+        First here: calls to a host that hangs do not stand in the way of the others'.
+        """
+        here = self.places.take()
+        if here is None:
+            return None
+        everywhere: float | None = None
+        try:
+            everywhere = self.all_places.take()
+        finally:
+            if everywhere is None:
+                self.places.give_back(here)
+        return None if everywhere is None else (here, everywhere)
+
+    def give_back(self, taken: tuple[float, float]) -> None:
+        """End the call that `take` let in."""
+        here, everywhere = taken
+        self.all_places.give_back(everywhere)
+        self.places.give_back(here)
 
 
 class Guard(Gateway):
@@ -233,13 +257,13 @@ class Guard(Gateway):
                 return not_made(self._turned_away(call, RESTING))
             failed_host: bool | None = None
             try:
-                place = self._host.places.take()
+                place = self._host.take()
                 if place is None:
                     return not_made(self._turned_away(call, BUSY))
                 try:
                     result = self._timed(call, ask, again)
                 finally:
-                    self._host.places.give_back(place)
+                    self._host.give_back(place)
                 if not tells:
                     return result
                 code = fault_code(result)

@@ -29,7 +29,7 @@ class GuardedLogin(PayerLogin):
             raise self._turned_away(RESTING)
         failed: bool | None = None
         try:
-            place = self._host.places.take()
+            place = self._host.take()
             if place is None:
                 raise self._turned_away(BUSY)
             try:
@@ -38,7 +38,7 @@ class GuardedLogin(PayerLogin):
                 failed = error.code in HOST_FAULTS
                 raise
             finally:
-                self._host.places.give_back(place)
+                self._host.give_back(place)
             failed = False
             return openid
         finally:

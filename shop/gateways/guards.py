@@ -24,13 +24,15 @@ class Guards:
         self,
         *,
         concurrency: int,
+        concurrency_of_all: int,
         failures: int,
         rest_ms: int,
         observer: GatewayObserver | None = None,
     ) -> None:
-        """At most `concurrency` calls at once to one host; `failures` in a row open a circuit for
-        `rest_ms`."""
+        """At most `concurrency` calls at once to one host, `concurrency_of_all` to all together;
+        `failures` in a row open a circuit for `rest_ms`."""
         self._concurrency = concurrency
+        self._all_places = Places(concurrency_of_all)
         self._failures = failures
         self._rest_s = rest_ms / 1000
         self._observer = observer or GatewayObserver()
@@ -56,7 +58,8 @@ class Guards:
     def _host(self, channel: str, name: str) -> Host:
         found = self._hosts.get((channel, name))
         if found is None:
-            made = Host(Places(self._concurrency), self._circuit(channel, name))
+            places, circuit = Places(self._concurrency), self._circuit(channel, name)
+            made = Host(places, self._all_places, circuit)
             found = self._hosts[channel, name] = made
         return found
 

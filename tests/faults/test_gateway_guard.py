@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from inspect import get_annotations
 from typing import Any
@@ -77,18 +78,25 @@ class Shop:
         self.url = url
         self.told = Told()
         self.guards = Guards(
-            concurrency=concurrency, failures=FAILURES, rest_ms=rest_ms, observer=self.told
+            concurrency=concurrency,
+            concurrency_of_all=2 * concurrency,
+            failures=FAILURES,
+            rest_ms=rest_ms,
+            observer=self.told,
         )
 
-    def merchant(self, name: str = "default", *, read_timeout_ms: int = 20_000) -> Guard:
+    def merchant(
+        self, name: str = "default", *, url: str = "", read_timeout_ms: int = 20_000
+    ) -> Guard:
         """Its gateway, made anew as after a change of its keys."""
+        url = url or self.url
         gateway = WeChatPay(
-            KEYS.settings(self.url),
+            KEYS.settings(url),
             connect_timeout_ms=5_000,
             read_timeout_ms=read_timeout_ms,
             clock=SystemClock(),
         )
-        return self.guards.around(gateway, merchant=name, base_url=self.url)
+        return self.guards.around(gateway, merchant=name, base_url=url)
 
 
 def paid(_seen: Seen) -> Reply:
@@ -256,6 +264,31 @@ def test_a_gateway_that_hangs_keeps_its_places_and_no_thread_more(
     assert code_of(gateway) == "", "to find no place is no failure"
 
 
+def test_several_gateways_that_hang_keep_the_places_of_all_and_no_thread_more() -> None:
+    let_go = threading.Event()
+
+    def hang(seen: Seen) -> Reply:
+        let_go.wait(60)
+        return paid(seen)
+
+    with ExitStack() as running, ThreadPoolExecutor(12) as threads:
+        servers = [running.enter_context(gateway_server()) for _ in range(3)]
+        running.callback(let_go.set)
+        shop = Shop(servers[0].url, concurrency=2)  # hence four of all
+        asked = []
+        for number, server in enumerate(servers):
+            server.script = hang
+            gateway = shop.merchant(f"shop{number}", url=server.url)
+            asked += [threads.submit(code_of, gateway) for _ in range(4)]
+        wait_until(lambda: sum(one.done() for one in asked) == 8, "eight have their answer")
+        assert {one.result() for one in asked if one.done()} == {BUSY}
+        assert sum(len(server.requests) for server in servers) == 4
+        let_go.set()
+        assert [one.result(PATIENCE_S) for one in asked].count("") == 4
+        for number, server in enumerate(servers):
+            assert code_of(shop.merchant(f"shop{number}", url=server.url)) == ""
+
+
 def test_a_prepay_that_finds_no_place_was_not_sent(
     server: GatewayServer, hanging: threading.Event
 ) -> None:
@@ -359,7 +392,7 @@ def test_the_guard_has_every_property_of_its_gateway(server: GatewayServer) -> N
         app_secret="s" * 32,
         openid_url=f"http://127.0.0.1:{free_port()}/sns/oauth2/access_token",
     )
-    guards = Guards(concurrency=2, failures=FAILURES, rest_ms=FOREVER_MS)
+    guards = Guards(concurrency=2, concurrency_of_all=2, failures=FAILURES, rest_ms=FOREVER_MS)
     real = WeChatPay(jsapi, connect_timeout_ms=500, read_timeout_ms=500, clock=SystemClock())
     guarded = guards.around(real, merchant="default", base_url=server.url)
     assert set(get_annotations(Gateway)) == {"channel", "products", "account", "payer_login"}

@@ -229,7 +229,7 @@ def test_a_page_of_another_product_is_no_ticket_of_this_one() -> None:
 def test_a_page_that_was_opened_by_asking_nobody_does_not_say_that_the_gateway_is_well() -> None:
     with gateway_server() as gone:
         url = f"{gone.url}/gateway.do"
-    guards = Guards(concurrency=4, failures=3, rest_ms=600_000)
+    guards = Guards(concurrency=4, concurrency_of_all=8, failures=3, rest_ms=600_000)
     guarded = guards.around(connected(settings(base_url=url)), merchant="shop", base_url=url)
     codes = []
     for _ in range(4):

@@ -190,9 +190,11 @@ def test_two_gateways_that_hang_leave_threads_for_everything_else(
 ) -> None:
     derived = load_settings({**complete, "WEB_THREADS": str(threads)})
     assert derived.gateway_concurrency == calls
-    assert 2 * calls < threads or threads <= 2
+    assert derived.gateway_concurrency_of_all == max(1, threads - 2)
     chosen = {**complete, "WEB_THREADS": str(threads), "GATEWAY_CONCURRENCY": "5"}
-    assert load_settings(chosen).gateway_concurrency == 5
+    settings = load_settings(chosen)
+    assert settings.gateway_concurrency == 5
+    assert settings.gateway_concurrency_of_all == max(5, threads - 2)
 
 
 @pytest.mark.parametrize("name", KEY_FILES)
