@@ -140,7 +140,8 @@ def apply_stored(desk: Desk, row_id: int, *, actor: str, wait_ms: int) -> str:
     notice = content.load(row.content)
     attempt = store.fresh_attempt(notice.out_trade_no)
     if attempt is not None and (
-        attempt.merchant != row.merchant or attempt.is_elsewhere(notice.account)
+        attempt.merchant != row.merchant
+        or (attempt.channel == row.channel and attempt.is_elsewhere(notice.account))
     ):
         # Whatever it tells of: one account's keys vouch for nothing of another's.
         return transaction(lambda: _finish(desk, row_id, Applied.WRONG_MERCHANT))
