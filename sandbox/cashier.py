@@ -77,6 +77,10 @@ def show(channel: str, token: str) -> AnyResponse:
     except Refusal:
         shown = channel if channel in CHANNELS else "wechatpay"
         return page("unknown.html", 404, channel=shown, state="unknown")
+    if trade.product == "h5" and not request.headers.get("Referer"):
+        # As WeChat Pay does where an H5 address was not opened by a page of the merchant's, or by
+        # one that does not say where it leads from (H5 payment, common errors).
+        return page("unknown.html", 403, channel=channel, state="no_referer")
     state = shown_state(trade, works, now)
     redirect_url = request.values.get("redirect_url", "")
     back = way_back(box, trade, redirect_url, now)

@@ -34,6 +34,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
     "state_expired": ("付款时间已过", "The time to pay is over"),
     "state_dead": ("二维码已失效", "This code no longer works"),
     "state_unknown": ("没有这个二维码", "There is no such code"),
+    "state_no_referer": ("商家参数格式有误", "The merchant's parameters are wrong"),
     "state_unscanned": ("尚未扫码", "Not scanned yet"),
     "hint_paid": ("商户会收到签名的支付通知。", "The merchant is told by a signed notice."),
     "hint_refunded": ("款项已退回。", "The money went back."),
@@ -45,6 +46,11 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "The shop has made a newer code, or this one has expired.",
     ),
     "hint_unknown": ("请回到商店重新扫码。", "Go back to the shop and scan again."),
+    "hint_no_referer": (
+        "没有 Referer：H5 支付要从商户的网页打开，该网页须发送 Referer（referrerpolicy=origin）。",
+        "There is no Referer: an H5 payment is opened from a page of the merchant's, which must"
+        " send one (referrerpolicy=origin).",
+    ),
     "hint_open": ("", ""),
     "said_refused": (
         "你拒绝了付款：没有扣款，也不会通知商户。仍可重新付款。",

@@ -33,7 +33,9 @@ def test_an_h5_payment_leads_back_and_is_given_back_at_the_portal(server: Runnin
     address = h5(Merchant(server.data), out_trade_no)
     with Browser(server.url, size="phone", language="en") as browser:
         driver, wait = browser.driver, WebDriverWait(browser.driver, PATIENCE_S)
-        driver.get(f"{address}&redirect_url={back}")
+        leaving = {"url": f"{address}&redirect_url={back}", "referrer": "http://shop.example/"}
+        browser.command("Page.navigate", **leaving)
+        wait.until(seen.presence_of_element_located((By.ID, "pay")))
         driver.find_element(By.ID, "pay").send_keys(Keys.ENTER)
         # The browser goes there by itself, as it does from the real page.
         wait.until(seen.url_to_be(back))

@@ -231,7 +231,11 @@ def test_an_h5_payment_is_paid_at_its_address(server: Running, merchant: Merchan
     assert status == 200
     assert urlsplit(opened["h5_url"]).query, "merchants append &redirect_url="
     page = f"{opened['h5_url']}&{urlencode({'redirect_url': SHOP})}"
-    assert requests.get(page, timeout=20).status_code == 200
+    # From no page at all, or from one that does not say so, it is refused, as at WeChat Pay.
+    untold = requests.get(page, timeout=20)
+    assert (untold.status_code, 'data-state="no_referer"' in untold.text) == (403, True)
+    told = requests.get(page, headers={"Referer": "https://shop.example/"}, timeout=20)
+    assert (told.status_code, 'id="pay"' in told.text) == (200, True)
     form = {"act": "pay", "redirect_url": SHOP}
     paid = requests.post(page, data=form, allow_redirects=False, timeout=20)
     assert paid.status_code == 303
