@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from locks.clock import NS_PER_MS, Deadline, now_ns
-from locks.errors import LockTimeout, LockUnavailable
+from locks.errors import LockError, LockTimeout, LockUnavailable
 from locks.held import Grant, HeldLease
 from locks.inspection import HeldKey
 from locks.observe import GuardedObserver, LockObserver
@@ -69,11 +69,12 @@ class BaseLock(ABC):
                 self._tell.granted(lease.since_ns - began_ns, grant.ahead, grant.handover_ns)
             self._check_open()  # it may have been closed while we waited
             return lease
-        except BaseException:  # of a signal's handler too
+        except BaseException as error:
             if lease is not None:
                 lease.release()
-            elif grant is not None:
-                self._free_for_sure(key, token, grant.place, lease_ms)
+            elif grant is not None or not isinstance(error, LockError):
+                # Raised by a signal's handler, say: the key may be ours without our knowing.
+                self._free_for_sure(key, token, grant.place if grant else "", lease_ms)
             raise
 
     def realm(self) -> str:
@@ -110,7 +111,10 @@ class BaseLock(ABC):
 
     @abstractmethod
     def _take(self, request: Request) -> Grant:
-        """Wait for the key. Raises LockTimeout, LockUnavailable; leaves nothing behind then."""
+        """Wait for the key. Raises LockTimeout, LockUnavailable; leaves nothing behind then.
+
+        After any other exception the token is freed by whoever called.
+        """
 
     @abstractmethod
     def _renew(self, leases: list[HeldLease]) -> None:
@@ -121,7 +125,7 @@ class BaseLock(ABC):
 
     @abstractmethod
     def _free(self, key: str, token: str, place: str) -> bool:
-        """End a holding or waiting of this token, and nobody else's.
+        """End a holding or waiting of this token, and nobody else's; `place` may not be known.
 
         Gives whether that is certain; raises LockUnavailable if the service does not answer.
         """
@@ -177,10 +181,14 @@ class BaseLock(ABC):
             raise LockUnavailable(f"There can be no thread to renew the lease: {error}") from error
 
     def _give_back(self, lease: HeldLease) -> None:
-        self._renewer.discard(lease)
-        if self._tell is not None:
-            self._tell.released(now_ns() - lease.since_ns)
-        self._free_for_sure(lease.key, lease.token, lease.place, lease.lease_ms)
+        try:
+            self._renewer.discard(lease)
+            if self._tell is not None:
+                self._tell.released(now_ns() - lease.since_ns)
+            self._free_for_sure(lease.key, lease.token, lease.place, lease.lease_ms)
+        except BaseException:  # raised by a signal's handler
+            self._free_later(lease.key, lease.token, lease.place, lease.lease_ms)
+            raise
 
     def _complete(self, lease: HeldLease) -> None:
         """Ask at once for the rest of a lease; if that fails, it has what it has."""

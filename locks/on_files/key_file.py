@@ -102,6 +102,10 @@ class KeyFile:
         waiter = self._waiter(ticket)
         return waiter is not None and waiter.token == token
 
+    def ticket_of(self, token: str) -> int | None:
+        """Where this waiter stands in the queue, if it does."""
+        return next((ticket for ticket in range(*self.window()) if self.has(ticket, token)), None)
+
     def leave(self, ticket: int, token: str) -> None:
         """Give up waiting. Whoever waits behind must look who is now before it."""
         if self.record is None or not self.has(ticket, token):

@@ -41,7 +41,7 @@ from pathlib import Path
 
 from locks.base import BaseLock, Request
 from locks.clock import NS_PER_MS, NS_PER_S, now_ns
-from locks.errors import LockTimeout, LockUnavailable
+from locks.errors import LockUnavailable
 from locks.held import Grant, HeldLease
 from locks.inspection import HeldKey
 from locks.observe import LockObserver
@@ -108,13 +108,8 @@ class FileLock(BaseLock):
                 elif not self._wait(request, turn, turn.bell) and not turn.bell.is_hung():
                     self._quit(request, turn)
                 self._check_open()
-        except LockTimeout:
-            raise
         except LockUnavailable:
             self._is_prepared = False  # If somebody deleted the folder, it is made again.
-            raise
-        except BaseException:  # raised by a signal's handler: the key may be ours already
-            self._free_for_sure(request.key, request.token, "", request.lease_ms)
             raise
         finally:
             self._quit(request, turn)
@@ -175,13 +170,15 @@ class FileLock(BaseLock):
 
     def _quit(self, request: Request, turn: Turn) -> None:
         """Wait no longer, and give the bell back."""
-        if turn.ticket is not None:
-            place = str(turn.ticket)
-            turn.ticket = None
-            self._free_for_sure(request.key, request.token, place, request.lease_ms)
-        if turn.bell is not None:
-            self._bells.put_back(turn.bell)
-            turn.bell = None
+        try:
+            if turn.ticket is not None:
+                place = str(turn.ticket)
+                turn.ticket = None
+                self._free_for_sure(request.key, request.token, place, request.lease_ms)
+        finally:
+            if turn.bell is not None:
+                self._bells.put_back(turn.bell)
+                turn.bell = None
 
     def _renew(self, leases: list[HeldLease]) -> None:
         broken = None
@@ -230,8 +227,10 @@ class FileLock(BaseLock):
                 return not (self._held / key).exists()
             if file.record is not None and file.record.token == token:
                 file.give_up()
-            elif place:
-                file.leave(int(place), token)
+            else:
+                ticket = int(place) if place else file.ticket_of(token)
+                if ticket is not None:
+                    file.leave(ticket, token)
             return True
 
     def _list_held(self, limit: int) -> list[HeldKey]:

@@ -61,9 +61,6 @@ class RedisLock(BaseLock):
             if waiter.is_queued:
                 self._free_for_sure(request.key, request.token, "", request.lease_ms)
             raise
-        except BaseException:  # Ctrl-C, say, between the grant and our knowing
-            self._free_for_sure(request.key, request.token, "", request.lease_ms)
-            raise
         finally:
             waiter.leave()
 

@@ -2,6 +2,7 @@
 
 import secrets
 import threading
+import weakref
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -65,7 +66,8 @@ class Subscriptions:
         self._connect = connect
         self._guard = threading.Lock()
         self._idle: list[Subscription] = []
-        self._all: set[Subscription] = set()
+        # Weak: one that a signal's exception kept from whoever asked for it ends by itself.
+        self._all: weakref.WeakSet[Subscription] = weakref.WeakSet()
         self._is_closed = False
 
     def idle(self) -> Subscription | None:

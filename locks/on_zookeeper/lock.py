@@ -23,7 +23,7 @@ from kazoo.exceptions import NoNodeError
 
 from locks.base import LEFT_OVER_EVERY_MS, BaseLock, Request
 from locks.clock import NS_PER_MS, Deadline, now_ns
-from locks.errors import LockUnavailable
+from locks.errors import LockTimeout, LockUnavailable
 from locks.held import Grant, HeldLease
 from locks.inspection import HeldKey
 from locks.observe import LockObserver
@@ -95,7 +95,7 @@ class ZooKeeperLock(BaseLock):
             if waiter.may_stand:
                 self._free_later(request.key, request.token, "", request.lease_ms)
             raise
-        except BaseException:
+        except LockTimeout:
             self._withdraw(request, waiter)
             raise
         if waiter.made_twice:
@@ -187,13 +187,7 @@ class ZooKeeperLock(BaseLock):
         if not place:  # the node's name is not known
             return self._sweep(key, token, "")
         client = self._session().client()
-        try:
-            release(client, place)  # a holder's; see _withdraw
-        except LockUnavailable:
-            raise
-        except BaseException:  # raised by a signal's handler: the node would stand with the session
-            self._free_later(key, token, place, 0)
-            raise
+        release(client, place)  # a holder's; see _withdraw
         # Mostly the deletion itself has called it. Not where a waiter of this session took back
         # the one watch at the service that it shared with it.
         path = path_of(place)

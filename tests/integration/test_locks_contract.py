@@ -7,14 +7,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from itertools import pairwise
+from contextlib import ExitStack, suppress
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
 import redis
 from kazoo.client import KazooClient
 
+import locks
 from locks import (
     HeldKey,
     Lease,
@@ -30,7 +31,9 @@ from locks.base import BaseLock
 from locks.held import HeldLease
 from tests.integration.locks_support import Collision, Process, Proxy, holder, storm
 from tests.processes import free_port, wait_until
+from tests.strikes import strike
 
+LOCKS = str(Path(locks.__file__).parent)
 BACKENDS = ["file", "redis", "zookeeper"]
 # So that a dead holder's session ends soon; leases here are shorter still.
 SESSION = "session_ms=2000"
@@ -473,6 +476,40 @@ def test_a_caller_that_is_interrupted_before_it_has_the_lease_leaves_the_key_fre
         interrupted.acquire(key, lease_ms=60_000, wait_ms=0)
     other.acquire(key, lease_ms=1_000, wait_ms=0).release()
     interrupted.close()
+
+
+def _queues(lock: LeaseLock, stem: str) -> list[tuple[str, tuple[str, ...]]]:
+    return [(each.key, each.waiters) for each in lock.held() if each.key.startswith(stem)]
+
+
+# Python drops what strikes as a generator is closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_exception_of_a_signal_wherever_it_strikes_leaves_no_key_held_and_none_waiting(
+    url: str, lock: LeaseLock, other: LeaseLock, key: str
+) -> None:
+    keys = (f"{key}-{number}" for number in count())
+
+    def cycle() -> None:
+        with hold(lock, next(keys), lease_ms=60_000, wait_ms=0):
+            pass
+
+    def wait_in_vain() -> None:
+        with suppress(LockTimeout):
+            lock.acquire(f"{key}-taken", lease_ms=60_000, wait_ms=1)
+
+    cycle()  # connections and threads are there
+    with hold(other, f"{key}-taken", lease_ms=60_000, wait_ms=0) as taken:
+        for work in (cycle, wait_in_vain):
+            for step in count(1):
+                if not strike(step, work, LOCKS):
+                    break
+            assert step > 50
+        gc.collect()
+        # The renewer, which this wakes early, gives back what could not be given back at once.
+        with hold(lock, key, lease_ms=200, wait_ms=0):
+            pass
+        left = [(taken.key, ())]
+        wait_until(lambda: _queues(other, key) == left, "only the other's lease is left")
 
 
 @pytest.mark.parametrize("renewals", [0, 1])
