@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -29,6 +30,7 @@ from shop.db import changed_rows, db, transaction
 from shop.merchants.models import MerchantAccount
 from shop.merchants.service import tell_at_start
 from shop.orders.models import Order
+from shop.orders.moves import Moves
 from shop.payments.models import PaymentAttempt
 from shop.wiring import Parts, build_parts
 from tests.books import books, notices_in
@@ -437,6 +439,53 @@ def test_an_open_payment_is_never_asked_after_at_an_account_that_took_its_mercha
     with shop.app.app_context(), shop.clock.later(EXPIRY_S + 3_600):
         shop.parts.sweeper.run_once()
     assert shop.order(code)[0] == "paid"
+
+
+def test_an_account_that_is_changed_while_a_payment_begins_is_asked_for_nothing(
+    shop: Shop,
+) -> None:
+    class Changing(Moves):
+        """In the moment in which a payment begins, its merchant's file is replaced."""
+
+        def move_order(self, order: Order, event: str, *rest: Any, **more: Any) -> None:
+            super().move_order(order, event, *rest, **more)
+            if event == "begin_payment" and names:
+                shop.give_file("press", names.pop())
+                _look_again(shop)
+
+    names = ["spare"]
+    gateways = shop.parts.desk.gateways
+    parts = build_parts(shop.kit.settings, gateways=gateways, moves=Changing(shop.clock))
+    app = create_app(parts=parts)
+    buyer = app.test_client()
+    sign_in(buyer, "alice")
+    refused = place(buyer, LAMP, channel="alipay")
+    assert refused.status_code == 503, refused.text
+    with app.app_context():
+        [code] = db.session.scalars(select(Order.code))
+        [attempt] = db.session.scalars(select(PaymentAttempt))
+        assert (attempt.state, attempt.ticket) == ("failed", None)
+        db.session.remove()
+    # Nothing was sent, so that it can be paid anew, at the account of now.
+    key = {**JSON, "Idempotency-Key": uuid.uuid4().hex}
+    assert post(buyer, f"/orders/{code}/pay", key, channel="alipay").status_code == 200
+    assert shop.order(code)[0] == "paying"
+    with app.app_context():
+        db.engine.dispose()
+    parts.close()
+
+
+def test_the_pay_page_of_a_paid_order_is_shown_though_its_merchant_is_gone(shop: Shop) -> None:
+    buyer = shop.buyer()
+    code = placed(buyer, LAMP, channel="wechatpay")
+    shop.kit.sandbox.pay(shop.number(code), notice=False)
+    with shop.app.app_context(), shop.clock.later(60):
+        shop.parts.sweeper.run_once()
+    assert shop.order(code)[0] == "paid"
+    (shop.folder / "press.env").unlink()
+    _look_again(shop)
+    for page in (f"/orders/{code}/pay", f"/orders/{code}", f"/orders/{code}/status"):
+        assert buyer.get(page, headers=ENGLISH).status_code == 200
 
 
 def test_a_start_tells_of_merchants_that_nobody_knows_and_of_an_address_that_gets_no_notices(
