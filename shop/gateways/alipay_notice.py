@@ -5,6 +5,7 @@ apart. What is read are the decoded fields, as the signature covers them; how th
 the way (`%2B` or `%2b`) is nobody's business.
 """
 
+import re
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
@@ -25,6 +26,15 @@ from shop.money import fen_from_yuan
 
 MAX_FIELDS = 100
 """A real notice has about thirty."""
+
+# What is signed are names and values joined by `=` and `&`: without these bounds the border between
+# two fields could be moved, and one that is read be hidden within one that is not.
+_NAME = re.compile(r"[0-9A-Za-z_]{1,64}")
+_READ = re.compile(
+    "alipay_cert_sn|app_id|charset|gmt_payment|gmt_refund|notify_id|notify_type|out_biz_no"
+    "|out_trade_no|refund_fee|seller_id|total_amount|trade_no|trade_status"
+)
+_HIDDEN = re.compile(f"&(?:{_READ.pattern})=")
 
 
 def read_alipay_notice(wire: Wire, settings: AlipaySettings, body: bytes) -> Notice:
@@ -89,6 +99,10 @@ def _form(body: bytes) -> dict[str, str]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise BadField("a field stands twice")
+    for name, value in fields.items():
+        grown = "&" in value if _READ.fullmatch(name) else _HIDDEN.search(value)
+        if grown or _NAME.fullmatch(name) is None:
+            raise BadField("a field is hidden within another")
     return fields
 
 

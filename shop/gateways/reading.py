@@ -54,8 +54,9 @@ def our_number(number: str) -> str:
 
 
 def fault(code: str, detail: object = "") -> GatewayFault:
-    """A fault with its texts cut to what a log line should hold."""
-    return GatewayFault(code=code[:MAX_TEXT], detail=str(detail)[:MAX_DETAIL])
+    """A fault with its texts cut to what a log line should hold, and can: JSON also writes halves
+    of characters."""
+    return GatewayFault(code=code[:MAX_TEXT], detail=_printable(str(detail)[:MAX_DETAIL]))
 
 
 def is_canonical_base64(text: str) -> bool:
@@ -118,8 +119,12 @@ def read_amount(
 
 def cut_utf8(text: str, limit_bytes: int) -> str:
     """The text without control characters, cut at a character's border to `limit_bytes`."""
-    plain = "".join(sign if sign.isprintable() else " " for sign in text).strip()
+    plain = _printable(text).strip()
     return plain.encode("utf-8", "replace")[:limit_bytes].decode("utf-8", "ignore").strip()
+
+
+def _printable(text: str) -> str:
+    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def yuan_amount(fields: Mapping[str, Any], name: str) -> int:

@@ -3,8 +3,10 @@
 import base64
 import json
 import time
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import parse_qsl, quote_plus, urlencode
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -16,9 +18,11 @@ from shop.gateways.alipay import Alipay
 from shop.gateways.base import Gateway, Notice, NoticeKind, NoticeRefused, Outcome
 from shop.gateways.reading import MAX_NOTICE_BYTES
 from shop.gateways.wechatpay import WeChatPay
+from tests.integration.alipay_certificates import certified
 from tests.integration.gateway_server import sign, wechatpay_envelope
 from tests.integration.keys import alipay_keys, wechatpay_keys
 from tests.integration.third_party import alipay_trade, wechatpay_transaction
+from tests.integration.wechatpay_platform import platform
 
 REASONS = {
     "bad_signature",
@@ -39,6 +43,29 @@ ALIPAY = Alipay(
     connect_timeout_ms=1_000,
     read_timeout_ms=1_000,
     clock=SystemClock(),
+)
+
+BY_CERTIFICATE = platform()
+GATEWAYS = (
+    WECHATPAY,
+    WeChatPay(
+        replace(
+            wechatpay_keys().settings(),
+            public_key_id="",
+            public_key_pem="",
+            platform_certs_pem=BY_CERTIFICATE.pem,
+        ),
+        connect_timeout_ms=1_000,
+        read_timeout_ms=1_000,
+        clock=SystemClock(),
+    ),
+    ALIPAY,
+    Alipay(
+        certified().settings(),
+        connect_timeout_ms=1_000,
+        read_timeout_ms=1_000,
+        clock=SystemClock(),
+    ),
 )
 
 JSON = st.recursive(
@@ -62,6 +89,8 @@ WECHATPAY_HEADERS = st.dictionaries(
     | st.sampled_from(
         [
             wechatpay_keys().public_key_id,
+            BY_CERTIFICATE.serial,
+            f" {BY_CERTIFICATE.serial}",
             "WECHATPAY2-SHA256-RSA2048",
             "WECHATPAY/SIGNTEST/AAAA",
             str(int(time.time())),
@@ -122,7 +151,7 @@ def signed_and_read(body: bytes) -> Notice | NoticeRefused:
 def test_any_bytes_under_any_headers_are_refused_in_good_order(
     headers: dict[str, str], body: bytes
 ) -> None:
-    for gateway in (WECHATPAY, ALIPAY):
+    for gateway in GATEWAYS:
         assert isinstance(read(gateway, headers, body), NoticeRefused)
 
 
@@ -250,6 +279,28 @@ def test_an_alipay_field_that_stands_twice_is_refused() -> None:
     refused = read(ALIPAY, {}, body + b"&total_amount=0.01")
     assert isinstance(refused, NoticeRefused)
     assert refused.reason == "malformed"
+
+
+def test_the_borders_between_an_alipay_notices_fields_cannot_be_moved() -> None:
+    fields = alipay_trade(
+        *(alipay_keys(), "PO1", "0.01"),
+        trade_status="TRADE_CLOSED",
+        refund_fee="0.01",
+        gmt_refund="2026-01-01 13:00:00",
+        out_biz_no="RF1",
+    )
+    true = read(ALIPAY, {}, signed_form(fields))
+    assert isinstance(true, Notice)
+    signature = dict(parse_qsl(signed_form(fields).decode()))["sign"]
+    for one, after in pairwise(sorted(fields)):
+        rest = {name: value for name, value in fields.items() if name not in {one, after}}
+        for moved in (
+            {one: f"{fields[one]}&{after}={fields[after]}"},
+            {f"{one}={fields[one]}&{after}": fields[after]},
+        ):
+            body = urlencode({**rest, **moved, "sign_type": "RSA2", "sign": signature}).encode()
+            found = read(ALIPAY, {}, body)
+            assert isinstance(found, NoticeRefused) or found == true
 
 
 def test_an_alipay_signature_spelt_another_way_is_refused() -> None:

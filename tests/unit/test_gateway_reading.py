@@ -14,6 +14,7 @@ from shop.gateways.reading import (
     alipay_utc,
     china_time,
     cut_utf8,
+    fault,
     is_canonical_base64,
     our_number,
     rfc3339_utc,
@@ -119,3 +120,12 @@ def test_a_members_text_is_found_byte_for_byte(
 def test_a_missing_member_is_a_value_error(raw: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         member_text(raw, "b")
+
+
+@given(st.text() | st.sampled_from(["\ud800", "a\x00b", "a\nb"]))
+def test_the_detail_of_a_fault_can_be_written_on_one_line_whatever_a_gateway_said(
+    text: str,
+) -> None:
+    detail = fault("CODE", text).detail
+    assert detail.encode("utf-8").decode() == detail
+    assert detail.isprintable()
