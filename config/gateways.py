@@ -80,8 +80,8 @@ def load_wechatpay(values: Mapping[str, str]) -> WeChatPaySettings:
     products = _products(values, "WECHATPAY_PRODUCTS", WECHATPAY_PRODUCTS)
     return WeChatPaySettings(
         base_url=url(values, "WECHATPAY_BASE_URL", "https://api.mch.weixin.qq.com"),
-        mchid=required(values, "WECHATPAY_MCHID", "the merchant number"),
-        appid=required(values, "WECHATPAY_APPID", "the application bound to the merchant"),
+        mchid=_identifier(values, "WECHATPAY_MCHID", "the merchant number"),
+        appid=_identifier(values, "WECHATPAY_APPID", "the application bound to the merchant"),
         cert_serial=required(
             values, "WECHATPAY_CERT_SERIAL", "the merchant certificate's serial number"
         ),
@@ -118,8 +118,8 @@ def load_alipay(values: Mapping[str, str]) -> AlipaySettings:
         )
     return AlipaySettings(
         base_url=url(values, "ALIPAY_BASE_URL", "https://openapi.alipay.com/gateway.do"),
-        app_id=required(values, "ALIPAY_APP_ID", "the application's number"),
-        seller_id=required(values, "ALIPAY_SELLER_ID", "the seller's account, 2088…"),
+        app_id=_identifier(values, "ALIPAY_APP_ID", "the application's number"),
+        seller_id=_identifier(values, "ALIPAY_SELLER_ID", "the seller's account, 2088…"),
         private_key_pem=file_text(values, "ALIPAY_PRIVATE_KEY_FILE"),
         public_key_pem=file_text(values, "ALIPAY_PUBLIC_KEY_FILE") if by_key else "",
         app_cert_pem=file_text(values, "ALIPAY_APP_CERT_FILE") if by_certs else "",
@@ -130,6 +130,15 @@ def load_alipay(values: Mapping[str, str]) -> AlipaySettings:
             values, "ALIPAY_PRECREATE_PRODUCT_CODE", PRECREATE_PRODUCT_CODES
         ),
     )
+
+
+def _identifier(values: Mapping[str, str], name: str, hint: str) -> str:
+    """A number that a gateway gave: of at most 32 characters at both (WeChat Pay, `mchid` and
+    `appid`; Alipay, `app_id` and `seller_id`). What is longer is not quoted: it may be a key."""
+    value = required(values, name, hint)
+    if len(value) > 32:
+        raise SettingsError(f"{name} has more than 32 characters: give {hint}.")
+    return value
 
 
 def _products(values: Mapping[str, str], name: str, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -488,6 +488,25 @@ def test_the_pay_page_of_a_paid_order_is_shown_though_its_merchant_is_gone(shop:
         assert buyer.get(page, headers=ENGLISH).status_code == 200
 
 
+def test_a_gateway_where_the_merchant_has_no_account_is_not_offered(shop: Shop) -> None:
+    (shop.folder / "press.env").write_text(
+        "".join(
+            line
+            for line in Path(shop.env_file("press")).read_text().splitlines(keepends=True)
+            if line.startswith("ALIPAY_")
+        )
+    )
+    _look_again(shop)
+    buyer = shop.buyer()
+    code = placed(buyer, LAMP)
+    page = buyer.get(f"/orders/{code}", headers=ENGLISH)
+    assert 'value="alipay"' in page.text
+    assert 'value="wechatpay"' not in page.text
+    key = {**JSON, "Idempotency-Key": uuid.uuid4().hex}
+    refused = post(buyer, f"/orders/{code}/pay", key, channel="wechatpay")
+    assert (refused.status_code, refused.get_json()["code"]) == (422, "wrong-channel")
+
+
 def test_a_start_tells_of_merchants_that_nobody_knows_and_of_an_address_that_gets_no_notices(
     shop: Shop,
 ) -> None:

@@ -222,6 +222,15 @@ def test_a_key_in_place_of_its_path_is_not_shown(key: str) -> None:
     assert refused.value.__context__ is None
 
 
+@pytest.mark.parametrize("name", ["WECHATPAY_MCHID", "WECHATPAY_APPID", "ALIPAY_SELLER_ID"])
+def test_a_number_that_no_gateway_gives_is_refused_and_not_shown(
+    name: str, complete: dict[str, str]
+) -> None:
+    said = refusal({**complete, name: "k" * 33})
+    assert said.startswith(f"{name} has more than 32 characters: give the ")
+    assert "kk" not in said
+
+
 def test_a_key_pasted_into_a_merchants_file_is_not_shown(tmp_path: Path) -> None:
     path = tmp_path / "press.env"
     for line in ("MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC", "c5Xq0Zw3VfX8Jr5nGZ2AbQ=="):
