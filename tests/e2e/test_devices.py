@@ -93,3 +93,17 @@ def test_what_was_begun_on_a_desktop_is_paid_on_the_phone_under_a_number_of_its_
     browser.press("pay")
     check_paid_once(shop, browser, code, "wechatpay")
     assert products(shop, code) == ["native", "h5"]
+
+
+def test_a_bridge_that_fails_is_not_told_as_if_nothing_was_charged(
+    shop: ShopKit, member_browser: MakeBrowser
+) -> None:
+    answers = "(name, given, answer) => answer({ err_msg: `get_brand_wcpay_request:${said}` })"
+    script = f"let said = 'fail'; window.WeixinJSBridge = {{ invoke: {answers} }};"
+    browser = member_browser(size="phone", user_agent=WECHAT, first_script=script)
+    buy_now(browser, "celadon-teapot", points=3_000, channel="wechatpay")
+    browser.press("pay-wechatpay")
+    browser.find("bridge-pay").click()
+    browser.find("bridge-failed")
+    assert browser.find("bridge-pay").is_enabled()
+    assert not browser.has("bridge-cancelled")
