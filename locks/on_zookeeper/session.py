@@ -169,8 +169,8 @@ class Session:
                 raise LockUnavailable(CLOSED)
             if link is not self._link or not link.is_dead():
                 return self._link
-            link.abandon()
             self._link = self._connect()
+            link.abandon()
         self._lose()
         return self._link
 
@@ -180,7 +180,10 @@ class Session:
 
 
 class _Link:
-    """A kazoo client and what is to be known of it besides. Connects from construction on."""
+    """A kazoo client and what is to be known of it besides. Connects from construction on.
+
+    Raises LockUnavailable where the client cannot start.
+    """
 
     def __init__(self, client: Any, session_ms: int, on_loss: Callable[[], None]) -> None:
         self.client = client
@@ -191,7 +194,11 @@ class _Link:
         self._began_ns = self._broke_ns = now_ns()
         client.add_listener(self._state_changed)
         self._note_granted_time()
-        self._live = client.start_async()
+        try:
+            self._live = client.start_async()
+        except (OSError, RuntimeError) as error:  # the process has no descriptor or thread left
+            client.close()
+            raise LockUnavailable(f"ZooKeeper's client cannot start: {error}") from error
 
     def is_up(self) -> bool:
         """Whether requests can be sent now."""

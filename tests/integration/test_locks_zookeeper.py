@@ -90,6 +90,19 @@ def test_fences_go_on_rising_when_the_parent_was_deleted_and_its_sequence_starts
     assert fences == sorted(set(fences))
 
 
+def test_a_process_without_a_thread_for_the_client_is_told_so_and_served_later(
+    near: ZooKeeperLock, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as crowded:
+        crowded.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(LockUnavailable, match="new thread"):
+            near.acquire(key, lease_ms=5_000, wait_ms=0)
+    near.acquire(key, lease_ms=5_000, wait_ms=0).release()
+
+
 def test_no_parent_is_made_for_a_key(near: ZooKeeperLock, client: KazooClient, key: str) -> None:
     for number in range(20):
         near.acquire(f"{key}-{number}", lease_ms=5_000, wait_ms=0).release()
