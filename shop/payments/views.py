@@ -114,13 +114,13 @@ def show(order_code: str) -> str | AnyResponse:
     """The page to pay by. It shows the truth however often it is loaded."""
     member_id = require_member().id
     view = parts().payments.view(member_id, order_code)
-    elsewhere = learn_payer(view.merchant)
-    if elsewhere is not None:
-        return elsewhere
     device = current_device()
     here: dict[str, Product] = {}
     page_offered = False
     if view.amount_fen and view.order_state in UNPAID_STATES:
+        elsewhere = learn_payer(view.merchant)
+        if elsewhere is not None:
+            return elsewhere
         here = _products_here(view.merchant)
         on_pages = _products_here(view.merchant, on_its_page=True)
         page_offered = device is Device.DESKTOP and Product.PAGE is on_pages.get(view.channel or "")

@@ -15,6 +15,7 @@ from sqlalchemy import select, update
 from shop.db import changed_rows, db, transaction
 from shop.payments.models import PaymentAttempt
 from shop.payments.payer_views import ASK_AGAIN_AFTER_S, ASKED_KEY
+from shop.payments.settle import Applied, Money, apply_money, end_unpaid
 from tests.integration.orders_support import shop_app
 from tests.integration.test_orders_pages import ENGLISH, JSON, item, post, sign_in
 
@@ -106,6 +107,37 @@ def test_a_payment_by_a_product_that_was_given_up_has_a_page_that_says_what_to_d
     assert 'id="pay-here"' in page.text
     assert alice.get(f"/orders/{order}/pay/go", headers=ENGLISH).status_code == 303
     assert alice.get(f"/orders/{order}/status").status_code == 200
+
+
+def test_money_beyond_what_an_order_owes_is_told_on_its_pages(
+    app: Flask, alice: FlaskClient, order: str
+) -> None:
+    form = {"channel": "alipay", "idempotency_key": key(order)}
+    post(alice, f"/orders/{order}/pay", ENGLISH, **form)
+    [attempt] = attempts(app, order)
+    desk = app.extensions["payonce"].desk
+    money = Money(
+        channel="alipay",
+        merchant=attempt.merchant,
+        out_trade_no=attempt.out_trade_no,
+        transaction_id=f"t-{order}",
+        amount_fen=attempt.amount_fen,
+        currency="CNY",
+        paid_at=None,
+        cause="a late notice",
+    )
+    number = attempt.out_trade_no
+    with app.app_context(), desk.claim(order, actor="gateway") as claim:
+        end_unpaid(desk, claim, number, attempt_event="close", order_event="close", cause="expired")
+    watch = alice.get(f"/orders/{order}/status").get_json()["watch"]
+    with app.app_context(), desk.claim(order, actor="gateway") as claim:
+        assert apply_money(desk, claim, money) is Applied.SURPLUS
+    amount = f"{attempt.amount_fen // 100}.{attempt.amount_fen % 100:02d}"
+    for path in (f"/orders/{order}", f"/orders/{order}/pay"):
+        page = alice.get(path, headers=ENGLISH).text
+        assert page.count('id="surplus"') == 1
+        assert amount in page[page.index('id="surplus"') :]
+    assert alice.get(f"/orders/{order}/status").get_json()["watch"] != watch
 
 
 @pytest.mark.parametrize(
