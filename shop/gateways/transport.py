@@ -10,6 +10,7 @@ name has, the answer (headers and body together, however slowly it drips) at mos
 time-out. Looking up the name is bounded by the machine's resolver alone.
 """
 
+import http.client
 import io
 import logging
 import os
@@ -185,8 +186,13 @@ def _without_body(response: urllib3.BaseHTTPResponse) -> Answer:
 
 
 def _read(response: urllib3.BaseHTTPResponse) -> Answer:
+    body = b""
     try:
-        body = response.read(MAX_ANSWER_BYTES + 1)
+        # To its end: one read alone would not tell that an answer was cut short.
+        while len(body) <= MAX_ANSWER_BYTES and (
+            piece := response.read(MAX_ANSWER_BYTES + 1 - len(body))
+        ):
+            body += piece
     except BaseException:
         response.close()
         raise
@@ -234,9 +240,20 @@ class _DeadlineSocket:
         return getattr(self._sock, name)
 
 
+class _Response(http.client.HTTPResponse):
+    """Python's own takes a chunk of length -1 for all that comes until the connection ends."""
+
+    def _read_next_chunk_size(self) -> int:
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]  # not in its stub
+        if size < 0:
+            raise ValueError(f"a chunk of length {size}")
+        return size
+
+
 class _Bounded(HTTPConnection):
     """A connection whose read time-out covers a whole answer, and which does not stay idle."""
 
+    response_class = _Response
     _last_used_s = 0.0
 
     @property

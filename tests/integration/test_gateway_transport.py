@@ -6,10 +6,12 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Thread
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shop.clock import SystemClock
 from shop.gateways.alipay import Alipay
@@ -69,6 +71,7 @@ def saying(said: bytes) -> Iterator[str]:
         b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort",
         b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\nContent-Length: 7\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nshort",
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 500 + b"\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n",
         b"\x16\x03\x01\x00\x05hello",
@@ -90,6 +93,51 @@ def test_nonsense_on_the_wire_is_unknown(said: bytes) -> None:
         )
         assert wechatpay.query(NUMBER).outcome is Outcome.UNKNOWN
         assert alipay.close(NUMBER).outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"Content-Length: 10\r\n\r\nshort",
+        b"Transfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n-5\r\nshort",
+        # Python's own reader would read on to the end of the connection, however far that is.
+        b"Transfer-Encoding: chunked\r\n\r\n-1\r\nshort",
+    ],
+)
+def test_an_answer_that_is_cut_short_is_none(said: bytes) -> None:
+    transport = Transport(connect_timeout_ms=5_000, read_timeout_ms=30_000)
+    with saying(b"HTTP/1.1 200 OK\r\n" + said) as url:
+        for ask in (
+            lambda: transport.send("GET", url, headers={}),
+            lambda: transport.download(
+                "GET", url, {}, sink=lambda _: None, max_bytes=99, total_timeout_s=30
+            ),
+        ):
+            with pytest.raises(TransportFault) as fault:
+                ask()
+            assert (fault.value.code, fault.value.sent) == ("unreachable", True)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *(b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"\r\n", b"0\r\n"),
+                *(b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"-3\r\n"),
+                *(b"Location: http://127.0.0.1:1/\r\n", b"Connection: keep-alive\r\n", b"abc"),
+            ]
+        )
+        | st.binary(max_size=20),
+        max_size=12,
+    )
+)
+def test_any_bytes_on_the_wire_are_an_answer_or_a_fault(said: list[bytes]) -> None:
+    transport = Transport(connect_timeout_ms=5_000, read_timeout_ms=30_000)
+    with saying(b"HTTP/1.1 200 OK\r\n" + b"".join(said)) as url:
+        with suppress(TransportFault):
+            transport.send("GET", url, headers={})
 
 
 def test_a_server_without_tls_is_a_fault_where_tls_was_asked_for(server: GatewayServer) -> None:
