@@ -82,7 +82,7 @@ def come_back() -> Response:
         log.warning("openid_state_unknown")
         return redirect(onward, 303)
     # The state works once; that it was asked for is remembered.
-    session[ASKED_KEY] = {"appid": asked["appid"], "at": asked["at"]}
+    session[ASKED_KEY] = {"appid": asked["appid"], "at": asked.get("at", 0)}
     login = _login(asked["merchant"])
     code = request.args.get("code", "")
     if login is not None and login.appid == asked["appid"] and 0 < len(code) <= 256:
