@@ -15,7 +15,7 @@ from dotenv import dotenv_values
 from config.gateways import AlipaySettings, load_alipay
 from shop.clock import Clock
 from shop.gateways.alipay import Alipay
-from shop.gateways.alipay_certs import cert_sn
+from shop.gateways.alipay_chain import cert_sn
 from shop.gateways.alipay_wire import member_text
 from shop.gateways.reading import CHINA
 from tests.contracts.recorder import Recorder, recording, write_json

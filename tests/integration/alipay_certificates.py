@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from config.settings import AlipaySettings
-from shop.gateways.alipay_certs import cert_sn
+from shop.gateways.alipay_chain import cert_sn
 from tests.integration.gateway_server import Reply, alipay_reply
 from tests.integration.keys import AlipayKeys, KeyPair, alipay_keys, new_key_pair
 

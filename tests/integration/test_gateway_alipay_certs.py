@@ -23,14 +23,8 @@ from hypothesis import strategies as st
 from config.settings import SettingsError
 from shop.clock import SystemClock
 from shop.gateways.alipay import Alipay
-from shop.gateways.alipay_certs import (
-    Certificates,
-    UnknownCertificate,
-    cert_sn,
-    certificates_of,
-    chains_to,
-    root_cert_sn,
-)
+from shop.gateways.alipay_certs import Certificates, UnknownCertificate
+from shop.gateways.alipay_chain import cert_sn, certificates_of, chains_to, root_cert_sn
 from shop.gateways.base import NoticeRefused, Outcome, PrepayResult, QueryResult
 from shop.gateways.keys import private_key
 from tests.integration.alipay_certificates import (

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from config.settings import AlipaySettings
 from shop.clock import SystemClock
 from shop.gateways.alipay import Alipay
-from shop.gateways.alipay_certs import cert_sn
+from shop.gateways.alipay_chain import cert_sn
 from shop.gateways.base import Outcome, PrepayRequest, Product
 from shop.gateways.guard import RESTING
 from shop.gateways.guards import Guards

@@ -7,7 +7,7 @@ import pytest
 
 from shop.clock import SystemClock
 from shop.gateways.alipay import Alipay
-from shop.gateways.alipay_certs import cert_sn, root_cert_sn
+from shop.gateways.alipay_chain import cert_sn, root_cert_sn
 from shop.gateways.base import NoticeKind, NoticeRefused, Outcome
 from tests.integration.alipay_certificates import authority, certified, text_of
 from tests.integration.keys import new_key_pair
