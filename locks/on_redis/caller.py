@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import redis
 
@@ -66,31 +66,29 @@ class Caller:
                     time.sleep(RETRY_PAUSE_S)
         raise AssertionError("unreachable")
 
-    def run_all(self, script: Script, calls: Sequence[Call]) -> list[Reply]:
-        """The replies to many runs of one script, in one round trip to each server.
+    def run_all(self, script: Script, calls: Sequence[Call]) -> Iterator[tuple[int, Reply]]:
+        """The number of each of many runs of one script, and its reply, as they come.
 
-        Raises nothing: a run that failed has its LockUnavailable in its reply's place, and takes
-        no other along.
+        In one round trip to each server; one that broke is asked after the others, lest they wait
+        for it. Raises nothing: a run that failed has its LockUnavailable in its reply's place.
         """
         started_ns = now_ns()
-        replies: list[Reply] = [None] * len(calls)
         left: Sequence[int] = range(len(calls))
         for attempt in range(1, ATTEMPTS + 1):
-            self._ask_all(script, calls, left, replies)
-            left = [number for number in left if isinstance(replies[number], LinkBroken)]
-            if not left or attempt == ATTEMPTS or _is_late(started_ns):
-                break
+            failures: dict[int, LinkBroken | Refused] = {}
+            for number, reply in self._ask_all(script, calls, left):
+                if isinstance(reply, LinkBroken | Refused):
+                    failures[number] = reply
+                else:
+                    yield number, reply
+            left = [number for number in failures if isinstance(failures[number], LinkBroken)]
+            is_last = attempt == ATTEMPTS or _is_late(started_ns)
+            for number, failure in failures.items():
+                if is_last or isinstance(failure, Refused):
+                    yield number, LockUnavailable(f"Redis: {failure}")
+            if is_last or not left:
+                return
             time.sleep(RETRY_PAUSE_S)
-        for number, (key, arguments) in enumerate(calls):
-            reply = replies[number]
-            if isinstance(reply, Refused) and not _is_late(started_ns):
-                try:  # a script not known, a key moved
-                    replies[number] = self.run(script, key, *arguments)
-                except LockUnavailable as error:
-                    replies[number] = error
-            elif isinstance(reply, LinkBroken | Refused):
-                replies[number] = LockUnavailable(f"Redis: {reply}")
-        return replies
 
     @property
     def wants_confirmation(self) -> bool:
@@ -103,14 +101,16 @@ class Caller:
 
     def subscribe(self, key: str) -> Subscription:
         """A new subscription at the server where the key is."""
-        node = self._node_for(key)
-        try:
-            return node.subscriptions.fresh()
-        except (LinkBroken, Refused) as error:
-            self._route.broke(node)
-            if self._node_for(key) is not node:  # another server took over meanwhile
-                return self.subscribe(key)
-            raise LockUnavailable(f"Redis at {node}: {error}") from error
+        for attempt in itertools.count(1):
+            node = self._node_for(key)
+            try:
+                return node.subscriptions.fresh()
+            except (LinkBroken, Refused) as error:
+                self._broke(node)
+                # Another server may have taken over meanwhile.
+                if attempt == ATTEMPTS or self._node_for(key) is node:
+                    raise LockUnavailable(f"Redis at {node}: {error}") from error
+        raise AssertionError("unreachable")
 
     def is_where(self, subscription: Subscription, key: str) -> bool:
         """Whether it is connected to the server where the key is now."""
@@ -129,7 +129,7 @@ class Caller:
             try:
                 node.ping()
             except (LinkBroken, Refused) as error:
-                self._route.broke(node)
+                self._broke(node)
                 raise LockUnavailable(f"Redis at {node}: {error}") from error
 
     def close(self) -> None:
@@ -146,11 +146,15 @@ class Caller:
         except (LinkBroken, Refused) as error:
             raise LockUnavailable(f"Redis: {error}") from error
 
+    def _broke(self, node: Node) -> None:
+        node.broke_ns = now_ns()
+        self._route.broke(node)
+
     def _is_in_vain(self, node: Node | None, error: LinkBroken | Refused) -> bool:
         """Take note of a failure; gives whether it would come again if one asked again."""
         if isinstance(error, LinkBroken):
             if node is not None:
-                self._route.broke(node)
+                self._broke(node)
             return False
         if node is None:
             return True
@@ -164,26 +168,34 @@ class Caller:
         return LockUnavailable(f"Redis at {node}: {error}" if node else f"Redis: {error}")
 
     def _ask_all(
-        self, script: Script, calls: Sequence[Call], asked: Sequence[int], replies: list[Reply]
-    ) -> None:
-        """Put the replies to the calls `asked` into their places, or the failure of each."""
+        self, script: Script, calls: Sequence[Call], asked: Sequence[int]
+    ) -> Iterator[tuple[int, Reply]]:
+        """The replies to the calls `asked`, or the failure of each."""
         by_node: dict[Node, list[int]] = defaultdict(list)
         for number in asked:
             try:
                 by_node[self._route.node_for(calls[number][0])].append(number)
             except (LinkBroken, Refused) as error:
-                replies[number] = error
-        for node, numbers in by_node.items():
+                yield number, error
+        for node in sorted(by_node, key=lambda node: node.broke_ns):
+            numbers = by_node[node]
             requests = [script.by_sha(calls[number][0], *calls[number][1]) for number in numbers]
             answers: Sequence[Reply]
             try:
                 answers = node.ask_all(requests)
             except (LinkBroken, Refused) as error:  # the latter if the server lets nobody in
                 if isinstance(error, LinkBroken):
-                    self._route.broke(node)
+                    self._broke(node)
                 answers = [error] * len(numbers)
+            answered_ns = now_ns()
             for number, answer in zip(numbers, answers, strict=True):
-                replies[number] = answer
+                if isinstance(answer, Refused) and not _is_late(answered_ns):
+                    key, arguments = calls[number]
+                    try:  # a script not known, a key moved
+                        answer = self.run(script, key, *arguments)
+                    except LockUnavailable as error:
+                        answer = error
+                yield number, answer
 
     def _ask(self, node: Node, script: Script, request: bytes, is_detour: bool) -> Reply:
         if is_detour:

@@ -6,7 +6,7 @@ process dies meanwhile, those who wait find out by themselves, somewhat later.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from locks.clock import NS_PER_MS, now_ns
 from locks.errors import LockUnavailable
@@ -29,13 +29,13 @@ class ClaimWatch:
 
     def __init__(
         self,
-        look_at: Callable[[list[str]], list[int | LockUnavailable]],
+        look_at: Callable[[list[str]], Iterable[tuple[int, int | LockUnavailable]]],
         add_chore: Callable[[Chore], None],
     ) -> None:
-        """`look_at` gives what the script WATCH answers for each key, or why it did not."""
+        """`look_at` gives the number of each key, and what WATCH answers, or why it did not."""
         self._look_at = look_at
         self._add_chore = add_chore
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._next_ns: dict[str, int] = {}
         """When a key is looked at next."""
         self._ends_ns: dict[str, int] = {}
@@ -73,10 +73,10 @@ class ClaimWatch:
             due = [key for key, next_ns in self._next_ns.items() if next_ns <= now]
             self._fresh.difference_update(due)
         failure: LockUnavailable | None = None
-        for key, reply in zip(due, self._look_at(due), strict=True):
+        for number, reply in self._look_at(due):
             if isinstance(reply, LockUnavailable):
                 failure, reply = reply, CLAIM_MS
-            self._plan(key, reply)
+            self._plan(due[number], reply)
         with self._guard:
             if not self._next_ns:
                 self._has_chore = False

@@ -42,7 +42,7 @@ class Cluster(Route):
 
     def __init__(self, address: RedisAddress) -> None:
         self._seeds = address.servers
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._nodes: dict[tuple[str, int], Node] = {}
         self._by_slot: list[Node | None] = []
         self._is_sure = False
@@ -108,7 +108,9 @@ class Cluster(Route):
         if self._failure and now_ns() - self._failed_ns < PAUSE_MS * NS_PER_MS:
             raise LinkBroken(self._failure)
         reasons = []
-        for endpoint in [*(node.endpoint for node in self._nodes.values()), *self._seeds]:
+        # One that hangs is asked last: each lease of the others would wait for it.
+        nodes = sorted(self._nodes.values(), key=lambda node: node.broke_ns)
+        for endpoint in [*(node.endpoint for node in nodes), *self._seeds]:
             try:
                 return self._asked_of(endpoint)
             except (LinkBroken, Refused) as error:

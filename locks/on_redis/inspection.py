@@ -24,8 +24,8 @@ def list_held(caller: Caller, limit: int) -> list[HeldKey]:
         keys = _held_at(node, limit - len(shown))
         for start in range(0, len(keys), BATCH):
             batch = keys[start : start + BATCH]
-            replies = caller.run_all(INSPECT, [(key, ("look",)) for key in batch])
-            for key, reply in zip(batch, replies, strict=True):
+            for number, reply in caller.run_all(INSPECT, [(key, ("look",)) for key in batch]):
+                key = batch[number]
                 if isinstance(reply, LockUnavailable):
                     log.warning("The lease on %s cannot be shown: %s", key, reply)
                     continue

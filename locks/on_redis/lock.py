@@ -68,7 +68,8 @@ class RedisLock(BaseLock):
         sent_ns = now_ns()
         calls = [(lease.key, (lease.token, lease.lease_ms)) for lease in leases]
         failure: LockUnavailable | None = None
-        for lease, reply in zip(leases, self._calls.run_all(RENEW, calls), strict=True):
+        for number, reply in self._calls.run_all(RENEW, calls):
+            lease = leases[number]
             if isinstance(reply, LockUnavailable):
                 failure = reply
             elif reply == 1:

@@ -22,6 +22,8 @@ class Node:
         self.endpoint = endpoint
         self.subscriptions = Subscriptions(self.connect)
         self._check = check
+        self.broke_ns = 0
+        """When a connection to it failed last; 0 if none did."""
         self._is_closed = False
         # Last in, first out, so that a burst's connections stay idle together. Appending to and
         # popping from a list are atomic: no lock is needed.
@@ -96,6 +98,8 @@ class Node:
             link.close()
         else:
             self._idle.append(link)
+            if self._is_closed:  # since we looked
+                self._drop_idle()
 
     def _drop_idle(self) -> None:
         while True:

@@ -1,7 +1,7 @@
 """A waiter that was handed the key and is frozen: who handed it over sees to the next one."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -195,9 +195,9 @@ def test_many_keys_that_were_handed_over_are_looked_at_in_one_batch() -> None:
     batches: list[list[str]] = []
     chores: list[Chore] = []
 
-    def look_at(keys: list[str]) -> list[int | LockUnavailable]:
+    def look_at(keys: list[str]) -> Iterable[tuple[int, int | LockUnavailable]]:
         batches.append(keys)
-        return [LockUnavailable("no answer"), 0, 700]
+        return [(1, 0), (2, 700), (0, LockUnavailable("no answer"))]
 
     watch = ClaimWatch(look_at, chores.append)
     for key in ("a", "b", "c"):

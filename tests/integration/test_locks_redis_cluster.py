@@ -193,5 +193,26 @@ def test_a_dead_node_takes_only_its_own_keys_away() -> None:
             lock.close()
 
 
+def test_a_node_that_hangs_takes_no_leases_of_the_others_away(
+    kit: ClusterKit, lock: RedisLock
+) -> None:
+    leases = [
+        lock.acquire(_key_at(kit, node, "beside"), lease_ms=3_000, wait_ms=0) for node in range(3)
+    ]
+    for node in kit.nodes:
+        with node.client() as client:
+            client.script_flush()  # as if none of these leases had been renewed before
+    kit.nodes[0].process.sigstop()
+    try:
+        # Twice as long as unrenewed ones last, and less than the cluster takes to notice.
+        assert leases[0].lost.wait(PATIENCE_MS / 1_000)
+        time.sleep(1.5)
+        assert [lease.lost.is_set() for lease in leases] == [True, False, False]
+    finally:
+        kit.nodes[0].process.sigcont()
+    for lease in leases:
+        lease.release()
+
+
 def _waiters(lock: RedisLock, key: str) -> int:
     return sum(len(held.waiters) for held in lock.held() if held.key == key)
