@@ -1,4 +1,4 @@
-"""Exceptions of a signal's handler, struck at every place in turn where Python lets one strike."""
+"""A signal's handler, called at every place in turn where Python may call one."""
 
 import sys
 from collections.abc import Callable
@@ -10,8 +10,14 @@ class Struck(Exception):
     """What the handler raises."""
 
 
-def strike(step: int, work: Callable[[], object], folder: str) -> bool:
-    """Do the work, with an exception at the step of this number in code of `folder`.
+def _raise() -> None:
+    raise Struck
+
+
+def strike(
+    step: int, work: Callable[[], object], folder: str, handler: Callable[[], object] = _raise
+) -> bool:
+    """Do the work, and call the handler at the step of this number in code of `folder`.
 
     CPython calls a signal's handler when a function begins and when a call of C code is over: the
     two events of a profiler that are counted here. Gives False if there are fewer steps.
@@ -24,7 +30,7 @@ def strike(step: int, work: Callable[[], object], folder: str) -> bool:
             left -= 1
             if left == 0:
                 sys.setprofile(None)
-                raise Struck
+                handler()
 
     before = sys.getprofile()
     sys.setprofile(profile)

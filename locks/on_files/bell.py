@@ -112,7 +112,7 @@ class Bells:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # a signal's handler may close what it has interrupted
         self._idle: list[Bell] = []
         self._all: set[Bell] = set()
         self._closed = False

@@ -24,7 +24,7 @@ class Sweep:
         self._held = held
         self._waiting = waiting
         self._every_ns = int(every_s * NS_PER_S)
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._due: deque[Path] = deque()
         self._next_ns = 0
 

@@ -38,7 +38,7 @@ class Sentinels(Route):
         self._servers = address.servers
         self._service = address.service
         self._login = login
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._last: Node | None = None
         self._is_sure = False
         self._failure = ""

@@ -64,7 +64,7 @@ class Subscriptions:
 
     def __init__(self, connect: Callable[[], Link]) -> None:
         self._connect = connect
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # a signal's handler may close what it has interrupted
         self._idle: list[Subscription] = []
         # Weak: one that a signal's exception kept from whoever asked for it ends by itself.
         self._all: weakref.WeakSet[Subscription] = weakref.WeakSet()
@@ -113,7 +113,7 @@ class Subscriptions:
 
     def abandon(self) -> None:
         """Close a forked child's copies, lest a waiter of a parent that dies be taken for alive."""
-        self._guard = threading.Lock()  # the parent's may have been in use at the fork
+        self._guard = threading.RLock()  # the parent's may have been in use at the fork
         self._is_closed = True
         for subscription in self._all:
             subscription.close()

@@ -244,7 +244,7 @@ class ZooKeeperLock(BaseLock):
             session.close()
 
     def _forget(self) -> None:
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._current = None
         self._realm = -1, ""
 

@@ -75,7 +75,7 @@ class Session:
         self._session_ms = session_ms
         self._credentials = Credentials(credentials)
         self._on_loss = on_loss
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._is_closed = False
         self._wakes: list[Callable[[], None]] = []
         self._number = next(_numbers)

@@ -5,20 +5,25 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
+from itertools import count
 
 import pytest
 import redis
 
 from locks import HeldKey, LockObserver, LockTimeout, LockUnavailable, hold
 from locks.clock import NS_PER_MS
+from locks.on_redis.link import Endpoint, LinkBroken
 from locks.on_redis.lock import RedisLock
+from locks.on_redis.node import Node
 from locks.on_redis.scripts import lock_keys
+from locks.on_redis.subscription import Subscriptions
 from locks.protocol import MAX_FENCE
 from tests.integration.locks_support import Process, Proxy, holder
 from tests.processes import free_port, wait_until
 from tests.services import RedisServer
+from tests.strikes import strike
 
 PATIENCE_MS = 30_000
 
@@ -144,6 +149,34 @@ def test_a_waiter_whose_subscription_breaks_is_served_all_the_same(
     waiter.join()
     assert fences
     assert fences[0] > first.fence
+
+
+def test_a_handler_may_close_the_connections_whose_use_it_has_interrupted(redis_url: str) -> None:
+    def close_at_every_step() -> None:
+        for step in count(1):
+            node = Node(Endpoint.of_url(redis_url))
+            home = node.subscriptions
+
+            def use(node: Node = node, home: Subscriptions = home) -> None:
+                node.ping()
+                with suppress(LinkBroken):
+                    home.put_back(home.idle() or home.fresh())
+
+            if not strike(step, use, "on_redis", node.close):
+                node.close()
+                done.append(step)
+                break
+            if node._idle or home._idle:
+                left.append(step)
+
+    done: list[int] = []
+    left: list[int] = []
+    thread = threading.Thread(target=close_at_every_step, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_MS / 1_000)
+    assert done, "it waits for itself"
+    assert left == []
+    assert done[0] > 10
 
 
 def test_waiters_are_served_in_the_order_of_their_coming(lock: RedisLock, key: str) -> None:

@@ -1,13 +1,18 @@
 """An exception from a signal's handler, wherever it strikes, leaves no key of the files locked."""
 
 import sys
+import threading
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from locks.on_files.bell import Bells
 from locks.on_files.key_file import OpenedKey
+from tests import strikes
+
+PATIENCE_S = 30.0
 
 
 class Struck(Exception):
@@ -54,3 +59,26 @@ def test_a_guard_ends_wherever_an_exception_strikes(tmp_path: Path) -> None:
         if not struck:
             break
     assert step > 10
+
+
+def test_a_handler_may_close_what_it_has_interrupted(tmp_path: Path) -> None:
+    def close_at_every_step() -> None:
+        for step in count(1):
+            bells = Bells(tmp_path)
+
+            def use(bells: Bells = bells) -> None:
+                bells.put_back(bells.fresh())
+
+            was_struck = strikes.strike(step, use, "on_files", bells.close)
+            bells.close()
+            if not was_struck:
+                done.append(step)
+                break
+
+    done: list[int] = []
+    thread = threading.Thread(target=close_at_every_step, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert done, "it waits for itself"
+    assert done[0] > 10
+    assert not list(tmp_path.iterdir())
