@@ -94,12 +94,12 @@ class Node:
         return result
 
     def _put_back(self, link: Link) -> None:
-        if self._is_closed or len(self._idle) >= MAX_IDLE:
+        if len(self._idle) >= MAX_IDLE:
             link.close()
-        else:
-            self._idle.append(link)
-            if self._is_closed:  # since we looked
-                self._drop_idle()
+            return
+        self._idle.append(link)
+        if self._is_closed:  # looked at last, or it could be closed between the two
+            self._drop_idle()
 
     def _drop_idle(self) -> None:
         while True:
