@@ -3,7 +3,7 @@
 A frozen waiter says nothing, and those behind it sleep. So when the claim must be over the process
 that released the key asks once: the script serves the next waiter if nobody has the key. If this
 process dies meanwhile, those who wait find out by themselves, somewhat later: when the time of the
-holder that they know of is out, or when they ask again anyhow (fifteen seconds at most, see waiter).
+holder that they know of is out, or when they ask again anyhow (after fifteen seconds at most).
 So too if it was an acquire that came upon a free key, as after its deletion, and served the first.
 """
 
