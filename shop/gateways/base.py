@@ -4,6 +4,8 @@ A call to a gateway never raises for what the gateway or the network did: it
 answers with one of four outcomes. `UNKNOWN` is a first-class answer: the effect
 may or may not have happened, and only asking again (`query`) can tell. Nothing
 may turn it into `FAILED`.
+
+Longer than other modules, as a contract is read as one: hardly a line of it does anything.
 """
 
 from collections.abc import Mapping
