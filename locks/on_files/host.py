@@ -15,10 +15,14 @@ _watches: set[int] = set()
 
 @cache
 def boot_id() -> str:
-    """Names this run of the host's kernel (Linux random(4)); UNKNOWN where there is none."""
+    """Names this run of the host's kernel (Linux random(4)); UNKNOWN where there is none.
+
+    Raises OSError where that cannot be told for the moment, as without a descriptor: to go on with
+    UNKNOWN would be to take all that others hold for the leavings of another boot.
+    """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return UNKNOWN
 
 

@@ -47,7 +47,8 @@ from locks.inspection import HeldKey
 from locks.observe import LockObserver
 from locks.on_files.bell import Bell, Bells
 from locks.on_files.fence import mint
-from locks.on_files.host import death_watch
+from locks.on_files.flock import unusable
+from locks.on_files.host import boot_id, death_watch
 from locks.on_files.inspection import list_held, shown
 from locks.on_files.key_file import KeyFile, OpenedKey, read_at
 from locks.on_files.mounts import shared_type
@@ -269,6 +270,10 @@ class FileLock(BaseLock):
             raise LockUnavailable(f"The folder {self._folder}: {error.strerror}.") from error
 
     def _make_folders(self) -> None:
+        try:
+            boot_id()  # asked for once: whatever stands in the folder is judged by it
+        except OSError as error:
+            raise unusable(self._folder, error) from error
         kind = shared_type(self._folder)
         if kind is not None:
             raise LockUnavailable(

@@ -126,6 +126,45 @@ def test_a_dead_holder_s_key_is_free_at_once_though_its_lease_is_long(tmp_path: 
         lock.close()
 
 
+def test_a_process_that_has_run_out_of_descriptors_takes_nobody_s_key(tmp_path: Path) -> None:
+    program = """
+import os, resource, sys
+from contextlib import suppress
+from locks import LockTimeout, LockUnavailable, from_url
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+for free in range(4):
+    if os.fork():
+        _, status = os.wait()
+        assert status == 0, free
+        continue
+    lock = from_url(sys.argv[1])
+    used = []
+    with suppress(OSError):
+        while True:
+            used.append(os.open(os.devnull, os.O_RDONLY))
+    for file in used[:free]:
+        os.close(file)
+    refused = 0
+    for _ in range(2):
+        try:
+            lock.acquire("key", lease_ms=1_000, wait_ms=0)
+        except (LockTimeout, LockUnavailable):
+            refused += 1
+        for file in used[free:]:
+            os.close(file)
+        used = []
+    os._exit(refused != 2)
+"""
+    url = f"file://{tmp_path}"
+    lock = from_url(url)
+    with hold(lock, "key", lease_ms=60_000, wait_ms=0):
+        here = Path(__file__).resolve().parents[2]
+        subprocess.run([sys.executable, "-c", program, url], cwd=here, check=True)
+        assert (tmp_path / "held" / "key").exists()
+    lock.close()
+
+
 def test_nothing_stays_behind_for_a_key_and_dead_ones_are_swept(tmp_path: Path) -> None:
     held = tmp_path / "held"
     held.mkdir()
