@@ -9,7 +9,7 @@ from shop.merchants.errors import MerchantUnusable
 from shop.orders.moves import Claim, fenced_transaction
 from shop.payments import store
 from shop.payments.desk import Desk, log
-from shop.payments.errors import TooLateToPay
+from shop.payments.errors import ChannelNotHere, TooLateToPay
 from shop.payments.models import PaymentAttempt
 from shop.payments.resolve import last_look_at
 from shop.payments.settle import end_unpaid
@@ -43,7 +43,8 @@ def open_at_gateway(desk: Desk, claim: Claim, attempt: PaymentAttempt, *, resume
 
     `resumed`: an earlier call with this number may have come through. Raises PaymentRefused where
     nothing was opened, GatewayAway where nothing was sent, GatewayUnsure where that cannot be
-    known; each by the reason (shop/payments/words.py).
+    known; each by the reason (shop/payments/words.py). MerchantUnusable or ChannelNotHere where the
+    merchant's account or products changed since the attempt was begun.
     """
     number = attempt.out_trade_no
     request = PrepayRequest(
@@ -59,8 +60,10 @@ def open_at_gateway(desk: Desk, claim: Claim, attempt: PaymentAttempt, *, resume
     )
     try:
         gateway = desk.gateway_of(attempt)
-    except MerchantUnusable:
-        # Its keys changed since it was begun. Nothing was sent, unless by a worker before us.
+        if request.product not in gateway.products:
+            raise ChannelNotHere(order_code=attempt.order_code, channel=attempt.channel)
+    except (MerchantUnusable, ChannelNotHere) as error:
+        # Changed since it was begun. Nothing was sent, unless by a worker before us.
         if not resumed:
             end_unpaid(
                 desk,
@@ -68,7 +71,7 @@ def open_at_gateway(desk: Desk, claim: Claim, attempt: PaymentAttempt, *, resume
                 number,
                 attempt_event="fail",
                 order_event="fail",
-                cause="prepay not sent: merchant-unusable",
+                cause=f"prepay not sent: {error.code}",
                 look_again_at=last_look_at(attempt),
             )
         raise

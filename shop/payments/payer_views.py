@@ -13,6 +13,7 @@ import structlog
 from flask import Blueprint, redirect, render_template, request, session, url_for
 from werkzeug.wrappers import Response
 
+from shop.db import end_read
 from shop.gateways.base import LoginRefused, PayerLogin, Product
 from shop.members.session import sign_in_required
 from shop.merchants.errors import MerchantUnusable
@@ -86,6 +87,8 @@ def come_back() -> Response:
     login = _login(asked["merchant"])
     code = request.args.get("code", "")
     if login is not None and login.appid == asked["appid"] and 0 < len(code) <= 256:
+        # No transaction is open across a gateway call.
+        end_read()
         try:
             openid = login.openid_of(code)
         except LoginRefused as error:

@@ -97,15 +97,16 @@ def _pay_under_lease(desk: Desk, claim: Claim, command: PayCommand) -> None:
 def product_for(desk: Desk, order: Order, command: PayCommand) -> Product | None:
     """How the command's channel is paid on its device; None for points, which need no gateway.
 
-    Raises ChannelNotHere.
+    Without the payer's address it is not by H5, which needs it. Raises ChannelNotHere.
     """
     channel = command.channel
     if channel == "points":
         return None
+    offered = desk.gateways.of(order.merchant)[channel].products
     product = choose(
         channel,
         command.device,
-        desk.gateways.of(order.merchant)[channel].products,
+        offered if command.client_ip else offered - {Product.H5},
         payer_known=bool(command.payer_openid),
         on_its_page=command.on_its_page,
     )
@@ -120,10 +121,13 @@ def _is_what_is_asked(
     """Whether the open attempt can be paid as the command wishes.
 
     Another product of the same gateway is another attempt: the gateways refuse a number that comes
-    back with another trade type, or another payer.
+    back with another trade type, or another payer. An H5 payment works from the address alone that
+    it was opened for (WeChat Pay's "H5支付", common errors: a phone that left its Wi-Fi).
     """
     if (attempt.channel, attempt.product) != (command.channel, product):
         return False
+    if product is Product.H5:
+        return attempt.client_ip == command.client_ip
     return product is not Product.JSAPI or attempt.payer_openid == command.payer_openid
 
 

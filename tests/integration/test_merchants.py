@@ -441,26 +441,31 @@ def test_an_open_payment_is_never_asked_after_at_an_account_that_took_its_mercha
     assert shop.order(code)[0] == "paid"
 
 
+@pytest.mark.parametrize(
+    ("account", "changes", "status"),
+    [("spare", "", 503), ("press", "ALIPAY_PRODUCTS=page", 422)],
+    ids=["another account", "another product"],
+)
 def test_an_account_that_is_changed_while_a_payment_begins_is_asked_for_nothing(
-    shop: Shop,
+    shop: Shop, account: str, changes: str, status: int
 ) -> None:
     class Changing(Moves):
         """In the moment in which a payment begins, its merchant's file is replaced."""
 
         def move_order(self, order: Order, event: str, *rest: Any, **more: Any) -> None:
             super().move_order(order, event, *rest, **more)
-            if event == "begin_payment" and names:
-                shop.give_file("press", names.pop())
+            if event == "begin_payment" and changed:
+                shop.give_file("press", *changed.pop())
                 _look_again(shop)
 
-    names = ["spare"]
+    changed = [(account, changes)]
     gateways = shop.parts.desk.gateways
     parts = build_parts(shop.kit.settings, gateways=gateways, moves=Changing(shop.clock))
     app = create_app(parts=parts)
     buyer = app.test_client()
     sign_in(buyer, "alice")
     refused = place(buyer, LAMP, channel="alipay")
-    assert refused.status_code == 503, refused.text
+    assert refused.status_code == status, refused.text
     with app.app_context():
         [code] = db.session.scalars(select(Order.code))
         [attempt] = db.session.scalars(select(PaymentAttempt))

@@ -11,11 +11,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select, update
+from sqlalchemy.pool import QueuePool
 
 from shop.db import changed_rows, db, transaction
 from shop.payments.models import PaymentAttempt
 from shop.payments.payer_views import ASK_AGAIN_AFTER_S, ASKED_KEY
 from shop.payments.settle import Applied, Money, apply_money, end_unpaid
+from tests.integration.gateway_server import GatewayServer, Reply, Seen, gateway_server
 from tests.integration.orders_support import shop_app
 from tests.integration.test_orders_pages import ENGLISH, JSON, item, post, sign_in
 
@@ -25,11 +27,19 @@ PROXY, STRANGER = "10.0.0.1", "192.0.2.9"
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+def login_server() -> Iterator[GatewayServer]:
+    with gateway_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory, login_server: GatewayServer) -> Iterator[Flask]:
     folder: Path = tmp_path_factory.mktemp("payment-pages")
     offered = {"ALIPAY_PRODUCTS": "page,wap", "WECHATPAY_PRODUCTS": "h5,jsapi"}
     proxies = {"FORWARDED_ALLOW_IPS": f"{PROXY},2001:db8:1::/48"}
-    with shop_app(f"sqlite:///{folder / 'shop.db'}", folder, **offered, **proxies) as app:
+    login = {"WECHATPAY_OPENID_URL": f"{login_server.url}/openid"}
+    database = f"sqlite:///{folder / 'shop.db'}"
+    with shop_app(database, folder, **offered, **proxies, **login) as app:
         yield app
 
 
@@ -176,3 +186,28 @@ def test_a_login_that_failed_is_tried_again_later_and_nothing_that_needs_it_is_o
         asked = session[ASKED_KEY]
         session[ASKED_KEY] = {**asked, "at": asked["at"] - ASK_AGAIN_AFTER_S}
     assert 'id="go-on"' in alice.get(path, headers=WECHAT).text
+
+
+def test_nothing_of_the_database_is_held_while_wechat_is_asked_who_pays(
+    app: Flask, alice: FlaskClient, order: str, login_server: GatewayServer
+) -> None:
+    with app.app_context():
+        pool = db.engine.pool
+    assert isinstance(pool, QueuePool)
+    held = []
+
+    def answer(_seen: Seen) -> Reply:
+        held.append(pool.checkedout())
+        return Reply(body=b'{"openid": "o-alice"}')
+
+    path = f"/orders/{order}/pay"
+    assert 'id="go-on"' in alice.get(path, headers=WECHAT).text
+    with alice.session_transaction() as session:
+        state = session[ASKED_KEY]["state"]
+    login_server.script = answer
+    try:
+        back = alice.get(f"/pay/wechat/openid?code=x&state={state}", headers=WECHAT)
+    finally:
+        login_server.reset()
+    assert (back.status_code, held) == (303, [0])
+    assert 'id="pay-wechatpay"' in alice.get(path, headers=WECHAT).text

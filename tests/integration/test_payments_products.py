@@ -56,7 +56,12 @@ def grow_stale(buyer: Buyer, code: str) -> None:
 
 
 def pay_on(
-    buyer: Buyer, code: str, channel: str, device: Device, on_its_page: bool = False
+    buyer: Buyer,
+    code: str,
+    channel: str,
+    device: Device,
+    on_its_page: bool = False,
+    client_ip: str = "203.0.113.7",
 ) -> PaymentView:
     """Pay from this device."""
     command = PayCommand(
@@ -65,7 +70,7 @@ def pay_on(
         channel=channel,
         device=device,
         on_its_page=on_its_page,
-        client_ip="203.0.113.7",
+        client_ip=client_ip,
     )
     return buyer.parts.payments.pay(command)
 
@@ -195,6 +200,29 @@ def test_what_cannot_be_paid_on_a_device_is_refused_before_anything_is_begun_or_
         on_phone = parts.payments.products("default", Device.PHONE, payer_known=False)
         assert on_phone == {"wechatpay": Product.H5, "alipay": Product.WAP}
     assert [one.state for one in buyer.attempts(code)] == ["pending"]
+
+
+def test_where_the_payers_address_is_not_known_no_h5_payment_is_begun(buyer: Buyer) -> None:
+    code = buyer.order()
+    command = PayCommand(
+        member_id=buyer.member_id, order_code=code, channel="wechatpay", device=Device.PHONE
+    )
+    with offering(buyer, WECHATPAY="h5") as parts, pytest.raises(ChannelNotHere):
+        parts.payments.pay(command)
+    assert (buyer.state(code), buyer.attempts(code)) == ("created", [])
+    with offering(buyer, WECHATPAY="h5,native") as parts:
+        assert parts.payments.pay(command).product is Product.NATIVE
+
+
+def test_an_h5_payment_is_opened_anew_for_a_member_whose_address_changed(buyer: Buyer) -> None:
+    code = buyer.order()
+    for client_ip in ("203.0.113.7", "203.0.113.7", "198.51.100.9"):
+        view = pay_on(buyer, code, "wechatpay", Device.PHONE, client_ip=client_ip)
+        assert view.hand_over is not None
+    assert [(one.state, one.product, one.client_ip) for one in buyer.attempts(code)] == [
+        ("closed", "h5", "203.0.113.7"),
+        ("pending", "h5", "198.51.100.9"),
+    ]
 
 
 @pytest.mark.parametrize(
