@@ -5,7 +5,7 @@ answers with one of four outcomes. `UNKNOWN` is a first-class answer: the effect
 may or may not have happened, and only asking again (`query`) can tell. Nothing
 may turn it into `FAILED`.
 
-Longer than other modules, as a contract is read as one: hardly a line of it does anything.
+Long because a contract is read as one: hardly a line of it does anything.
 """
 
 from collections.abc import Mapping
