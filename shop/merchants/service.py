@@ -124,8 +124,12 @@ def nobodys(settings: Settings) -> list[str]:
 def tell_at_start(settings: Settings) -> None:
     """Log what cannot be right in the configuration, and does not keep the shop from starting."""
     parts = urlsplit(settings.public_url)
-    if parts.scheme != "https" or _is_local(parts.hostname or ""):
-        # https, no address, no localhost (WeChat Pay, `notify_url`). The sandbox takes any.
+    gateways = (settings.wechatpay.base_url, settings.alipay.base_url)
+    if (parts.scheme != "https" or _is_local(parts.hostname or "")) and not all(
+        _is_local(urlsplit(gateway).hostname or "") for gateway in gateways
+    ):
+        # https, no address, no localhost (WeChat Pay, `notify_url`). The sandbox takes any, and is
+        # the only gateway at such an address itself.
         log.warning(
             "no_notices_will_come",
             public_url=settings.public_url,
