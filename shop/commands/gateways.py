@@ -41,8 +41,8 @@ _MEANING = {
 _CANCEL_WARNING = """\
 Cancelling ends payment {number} at its gateway, whatever became of it:
   - what is not paid can no longer be paid;
-  - what IS PAID goes back to the payer, in full, and our books are not told by this command;
-    the next answer to `gateways query {number}` shows what became of it.
+  - what IS PAID goes back to the payer, in full. Our books know no refunds yet: the order will
+    count as paid all the same, so see that nothing is delivered for it.
 It is meant for a payment whose outcome cannot be learnt. To end one that is merely not wanted any
 more, cancel its order."""
 

@@ -121,11 +121,15 @@ def test_an_alipay_payment_is_cancelled_only_when_that_is_meant(buyer: Buyer) ->
     kept = run("cancel", number, answer="n\n")
     assert kept.exit_code == 1
     assert "IS PAID goes back" in kept.output
+    assert "count as paid all the same" in " ".join(kept.output.split())
     assert fields(run("query", number))["trade state"] == "TRADE_SUCCESS"
     done = run("cancel", number, "--yes")
     assert done.exit_code == 0, done.output
     assert fields(done)["action"] == "refund"
     assert fields(run("query", number))["trade state"] == "TRADE_CLOSED"
+    with buyer.shop.clock.later(60):
+        buyer.parts.sweeper.run_once()
+    assert buyer.state(code) == "paid"
 
 
 def test_wechatpay_has_no_cancelling(buyer: Buyer) -> None:
