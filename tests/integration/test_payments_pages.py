@@ -4,6 +4,7 @@ The shop offers what the member's own browser opens, so that no gateway is asked
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +14,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select, update
 from sqlalchemy.pool import QueuePool
 
+from shop.catalog.models import Product
 from shop.db import changed_rows, db, transaction
 from shop.payments.models import PaymentAttempt
 from shop.payments.payer_views import ASK_AGAIN_AFTER_S, ASKED_KEY
@@ -56,6 +58,16 @@ def order(alice: FlaskClient) -> str:
     page = alice.get("/checkout?product=" + form["item"].partition(":")[0], headers=ENGLISH)
     form["submit_token"] = parse_qs(urlsplit(page.headers["Location"]).query)["token"][0]
     return str(post(alice, "/orders", JSON, **form).get_json()["order_code"])
+
+
+@contextmanager
+def sold_out(sku: str) -> Iterator[None]:
+    """For the length of a block, there is none of it: an order cannot have its goods back."""
+    goods = update(Product).where(Product.sku == sku)
+    left = db.session.scalars(select(Product.stock_on_hand).where(Product.sku == sku)).one()
+    assert transaction(lambda: changed_rows(goods.values(stock_on_hand=0))) == 1
+    yield
+    assert transaction(lambda: changed_rows(goods.values(stock_on_hand=left))) == 1
 
 
 def key(order: str, count: int = 1) -> str:
@@ -119,8 +131,9 @@ def test_a_payment_by_a_product_that_was_given_up_has_a_page_that_says_what_to_d
     assert alice.get(f"/orders/{order}/status").status_code == 200
 
 
+@pytest.mark.parametrize("order_event", ["close", "fail"])
 def test_money_beyond_what_an_order_owes_is_told_on_its_pages(
-    app: Flask, alice: FlaskClient, order: str
+    app: Flask, alice: FlaskClient, order: str, order_event: str
 ) -> None:
     form = {"channel": "alipay", "idempotency_key": key(order)}
     post(alice, f"/orders/{order}/pay", ENGLISH, **form)
@@ -138,15 +151,18 @@ def test_money_beyond_what_an_order_owes_is_told_on_its_pages(
     )
     number = attempt.out_trade_no
     with app.app_context(), desk.claim(order, actor="gateway") as claim:
-        end_unpaid(desk, claim, number, attempt_event="close", order_event="close", cause="expired")
+        end_unpaid(
+            desk, claim, number, attempt_event="close", order_event=order_event, cause="ended"
+        )
     watch = alice.get(f"/orders/{order}/status").get_json()["watch"]
-    with app.app_context(), desk.claim(order, actor="gateway") as claim:
+    with app.app_context(), desk.claim(order, actor="gateway") as claim, sold_out("longjing-tea"):
         assert apply_money(desk, claim, money) is Applied.SURPLUS
     amount = f"{attempt.amount_fen // 100}.{attempt.amount_fen % 100:02d}"
     for path in (f"/orders/{order}", f"/orders/{order}/pay"):
         page = alice.get(path, headers=ENGLISH).text
         assert page.count('id="surplus"') == 1
         assert amount in page[page.index('id="surplus"') :]
+        assert "Nothing was charged" not in page.partition('class="timeline')[0]
     assert alice.get(f"/orders/{order}/status").get_json()["watch"] != watch
 
 
