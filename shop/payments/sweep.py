@@ -122,7 +122,9 @@ class Sweeper:
             work()
         except ShopError as error:
             done.errors += 1
-            log.warning("sweep_item_put_off", error=error.code, detail=error.detail)
+            log.warning(
+                "sweep_item_put_off", error=error.code, detail=error.detail, fields=error.fields
+            )
             if isinstance(error, LockServiceUnavailable):
                 raise
         except Exception:  # noqa: BLE001 - logged, and due again; the other items go on

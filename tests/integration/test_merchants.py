@@ -299,9 +299,11 @@ def test_an_order_whose_merchant_is_gone_waits_and_holds_up_no_other(shop: Shop)
         channel="wechatpay",
     )
     assert (answer.status_code, answer.get_json()["code"]) == (503, "merchant-unknown")
-    with shop.app.app_context(), shop.clock.later(60):
+    with shop.app.app_context(), shop.clock.later(60), capture_logs() as logs:
         done = shop.parts.sweeper.run_once()
     assert done.errors == 1
+    [told] = [one for one in logs if one["event"] == "sweep_item_put_off"]
+    assert (told["error"], told["fields"]) == ("merchant-unknown", {"merchant": "press"})
     assert shop.order(gone)[0] == "paying"
     assert shop.order(other)[0] == "paid"
     shop.give_file("press", "press")
