@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
         place = Place.from_environment(outside)
         if arguments[:1] == ["flask"]:
             prepare_folder(place)
-            env = environment(place, outside)
+            env = environment(place, outside, beside_run=True)
             _check(env, "settings")
             return _flask(arguments[1:], env)
         if arguments:
@@ -85,11 +85,14 @@ def main(arguments: list[str]) -> int:
         return 1
 
 
-def environment(place: Place, outside: Mapping[str, str]) -> dict[str, str]:
+def environment(
+    place: Place, outside: Mapping[str, str], *, beside_run: bool = False
+) -> dict[str, str]:
     """The children's environment: the defaults of an embedded run under what is set outside.
 
-    Makes the sandbox's keys and reads the merchant settings that go with them. Raises CannotStart
-    where a setting of the web server or of the sandbox is wrong.
+    Makes the sandbox's keys and reads the merchant settings that go with them; with `beside_run`
+    those of the last run are left as they are. Raises CannotStart where a setting of the web
+    server or of the sandbox is wrong.
     """
     data = place.data
     # prometheus-client writes files wherever this is set: only if somebody can ask for them.
@@ -121,15 +124,18 @@ def environment(place: Place, outside: Mapping[str, str]) -> dict[str, str]:
             f"SANDBOX_DATA={sandbox.data}: cannot be made ({error.strerror}); give a folder of "
             "yours, or nothing."
         ) from None
-    _step(
-        [
-            *("-m", "sandbox", "keys", "--data", env["SANDBOX_DATA"]),
-            *("--base-url", env["SANDBOX_PUBLIC_URL"]),
-        ],
-        env,
-        "Making the sandbox gateways' keys",
-    )
-    return {**_env_file(Path(env["SANDBOX_DATA"]) / "merchant.env"), **env}
+    merchant = ROOT / sandbox.data / "merchant.env"
+    # A shop that runs takes merchants' settings anew when they change, and our PORT may differ.
+    if not (beside_run and merchant.exists()):
+        _step(
+            [
+                *("-m", "sandbox", "keys", "--data", env["SANDBOX_DATA"]),
+                *("--base-url", env["SANDBOX_PUBLIC_URL"]),
+            ],
+            env,
+            "Making the sandbox gateways' keys",
+        )
+    return {**_env_file(merchant), **env}
 
 
 def _check(env: Mapping[str, str], *arguments: str) -> None:

@@ -175,6 +175,17 @@ def test_a_run_on_a_lock_service_of_another_kind_takes_over_from_the_one_before(
     assert rows[1][1].startswith("zookeeper:")
 
 
+def test_an_operators_command_leaves_the_merchants_settings_as_they_are(shop: Shop) -> None:
+    """A shop that runs reads them anew when they change: here, under another port."""
+    command = [*RUN, "flask", "gateways", "outcomes"]
+    assert shop.start(command).wait() == 0
+    found = shop.data / "sandbox" / "merchant.env"
+    before = (found.read_text(), found.stat().st_mtime_ns)
+    assert shop.sandbox_url in before[0]
+    assert shop.start(command, PORT="").wait() == 0
+    assert (found.read_text(), found.stat().st_mtime_ns) == before
+
+
 def test_secrets_are_readable_by_their_owner_only(shop: Shop) -> None:
     shop.start_ready()
     secrets = [shop.data / "secret_key", *shop.data.glob("sandbox/merchant/*private*")]
