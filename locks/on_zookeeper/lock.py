@@ -231,6 +231,9 @@ class ZooKeeperLock(BaseLock):
                 self._current = Session(
                     self._hosts, self._session_ms, self._credentials, self._session_lost
                 )
+                if self._closed:  # by a signal's handler, say, which did not see this one
+                    self._disconnect()
+                    raise LockUnavailable(CLOSED)
             return self._current
 
     def _session_lost(self) -> None:

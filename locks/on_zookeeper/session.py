@@ -165,13 +165,16 @@ class Session:
     def _replace_if_dead(self, link: "_Link") -> "_Link":
         """The client to go on with: another one, with a new session, if this cannot come back."""
         with self._guard:
-            if self._is_closed:
-                raise LockUnavailable(CLOSED)
-            if link is not self._link or not link.is_dead():
-                return self._link
-            self._link = self._connect()
-            link.abandon()
-        self._lose()
+            is_dead = not self._is_closed and link is self._link and link.is_dead()
+            if is_dead:
+                self._link = self._connect()
+                link.abandon()
+                if self._is_closed:  # by a signal's handler, which did not see this one
+                    self._link.close()
+        if self._is_closed:
+            raise LockUnavailable(CLOSED)
+        if is_dead:
+            self._lose()
         return self._link
 
     def _lose(self) -> None:
@@ -190,6 +193,7 @@ class _Link:
         self.granted_ms = session_ms
         self.was_refused = False
         self._on_loss = on_loss
+        self._is_closed = False
         self._was_granted = threading.Event()
         self._began_ns = self._broke_ns = now_ns()
         client.add_listener(self._state_changed)
@@ -224,6 +228,9 @@ class _Link:
 
     def close(self) -> None:
         """End the session at the server, if it can be reached."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         if self._live.is_set():
             self._stop()
             return

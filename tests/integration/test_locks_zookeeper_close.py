@@ -4,6 +4,9 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from itertools import count
 
 import pytest
 
@@ -14,6 +17,7 @@ from locks.on_zookeeper.session import REPLACE_EVERY_MS
 from tests.processes import wait_until
 from tests.proxy import Proxy
 from tests.services import ZooKeeperServer
+from tests.strikes import strike
 from tests.zookeeper_servers import four_letters
 
 SESSION_MS = 20_000
@@ -116,3 +120,28 @@ def test_a_grant_that_comes_while_the_object_is_being_closed_is_not_left_behind(
         other.acquire("order", lease_ms=LEASE_MS, wait_ms=0).release()
         assert _sessions(server) == 1
     other.close()
+
+
+@pytest.mark.parametrize("comes_again", [False, True])
+def test_a_handler_that_closes_what_is_just_connecting_leaves_no_session(
+    server: ZooKeeperServer, comes_again: bool
+) -> None:
+    def connect(lock: ZooKeeperLock) -> None:
+        with suppress(LockUnavailable):
+            session = lock._session()
+            session._replace_if_dead(session._link)
+
+    before = {*threading.enumerate()}
+    for step in count(1):
+        lock = ZooKeeperLock(server.hosts, session_ms=SESSION_MS)
+        if comes_again:
+            link = lock._session()._link
+            link.client.stop()  # as it ends for good, some time ago
+            link._began_ns = 0
+        was_struck = strike(step, partial(connect, lock), "on_zookeeper", lock.close)
+        lock.close()
+        if not was_struck:
+            break
+    assert step > 10
+    wait_until(lambda: before >= {*threading.enumerate()}, "no client is left")
+    assert _sessions(server) == 0
