@@ -5,8 +5,6 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
 
-# For `make run`; empty means the default.
-export PORT HOST DATA_DIR
 # Empty: the newest of python3.11 and later that is found.
 PYTHON ?=
 # More for the program that is run: make test ARGS="-k webhook"

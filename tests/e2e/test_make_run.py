@@ -6,6 +6,7 @@ import signal
 import socket
 import sqlite3
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -184,6 +185,19 @@ def test_an_operators_command_leaves_the_merchants_settings_as_they_are(shop: Sh
     assert shop.sandbox_url in before[0]
     assert shop.start(command, PORT="").wait() == 0
     assert (found.read_text(), found.stat().st_mtime_ns) == before
+
+
+def test_make_sets_only_what_it_was_given_so_that_the_env_file_can_say_the_rest() -> None:
+    command = ["make", "--eval", "shown: ; @env", "shown", "PORT=9000"]
+    names = ("PORT", "HOST", "DATA_DIR")
+    env = {name: value for name, value in os.environ.items() if name not in names}
+    shown = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    set_there = dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
+    assert {name: set_there.get(name) for name in names} == {
+        "PORT": "9000",
+        "HOST": None,
+        "DATA_DIR": None,
+    }
 
 
 def test_secrets_are_readable_by_their_owner_only(shop: Shop) -> None:
