@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from locks.clock import NS_PER_MS, Deadline, now_ns
-from locks.errors import LockError, LockTimeout, LockUnavailable
+from locks.errors import LockTimeout, LockUnavailable
 from locks.held import Grant, HeldLease
 from locks.inspection import HeldKey
 from locks.observe import GuardedObserver, LockObserver
@@ -47,7 +47,7 @@ class BaseLock(ABC):
     backend: str
 
     def __init__(self, observer: LockObserver | None = None) -> None:
-        self._closed = False
+        self._closed = self._is_over = False
         self._tell = GuardedObserver(observer, self.backend) if observer is not None else None
         self._start_afresh()
         _watch(self)
@@ -72,7 +72,7 @@ class BaseLock(ABC):
         except BaseException as error:
             if lease is not None:
                 lease.release()
-            elif grant is not None or not isinstance(error, LockError):
+            elif grant is not None or not isinstance(error, LockTimeout | LockUnavailable):
                 # Raised by a signal's handler, say: the key may be ours without our knowing.
                 self._free_for_sure(key, token, grant.place if grant else "", lease_ms)
             raise
@@ -99,7 +99,7 @@ class BaseLock(ABC):
 
     def close(self) -> None:
         """See LeaseLock."""
-        if self._closed:
+        if self._is_over:
             return
         self._closed = True
         for lease in self._renewer.leases():
@@ -108,6 +108,7 @@ class BaseLock(ABC):
                 break  # The service does not answer; the other leases run out by themselves.
         self._renewer.stop()
         self._disconnect()
+        self._is_over = True  # not before: a close that a signal's handler interrupted is repeated
 
     @abstractmethod
     def _take(self, request: Request) -> Grant:

@@ -599,6 +599,47 @@ def test_closing_releases_ends_all_threads_and_is_final(url: str, other: LeaseLo
         lock.acquire("closing-1", lease_ms=1_000, wait_ms=0)
 
 
+def test_a_close_that_a_signal_interrupted_can_be_made_good(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/locks"
+    other = from_url(url)
+    for step in count(1):
+        lock = from_url(url)
+        kept = lock.acquire("key", lease_ms=60_000, wait_ms=0)
+        was_struck = strike(step, lock.close, LOCKS)
+        lock.close()
+        assert _is_free(other, kept.key), step
+        if not was_struck:
+            break
+    other.close()
+    assert step > 20
+    assert [each for each in threading.enumerate() if each.name == "lease-renewer-file"] == []
+
+
+def test_an_error_of_this_family_that_a_handler_raises_leaves_no_key_held(tmp_path: Path) -> None:
+    def give_up() -> None:
+        raise LeaseLost("another key's, which the handler looked after")
+
+    lock = from_url(f"file://{tmp_path}/locks")
+    keys = (f"key-{number}" for number in count())
+
+    def take() -> None:
+        with suppress(LeaseLost), hold(lock, next(keys), lease_ms=600_000, wait_ms=0):
+            pass
+
+    take()
+    for step in count(1):
+        was_struck = strike(step, take, LOCKS, give_up)
+        if not was_struck:
+            break
+    assert step > 20
+    gc.collect()
+    # The renewer, which this wakes early, gives back what could not be given back at once.
+    with hold(lock, "key", lease_ms=200, wait_ms=0):
+        pass
+    wait_until(lambda: lock.held() == [], "nothing is held")
+    lock.close()
+
+
 def test_nothing_connects_before_it_is_needed() -> None:
     for url in ("redis://no-such-host.invalid:1/0", "zookeeper://no-such-host.invalid:1"):
         before = set(threading.enumerate())
