@@ -256,6 +256,10 @@ class _Bounded(HTTPConnection):
     response_class = _Response
     _last_used_s = 0.0
 
+    def __str__(self) -> str:
+        """What urllib3's messages begin with."""
+        return f"{self.host}:{self.port}"
+
     @property
     def is_connected(self) -> bool:
         return super().is_connected and time.monotonic() - self._last_used_s <= MAX_IDLE_S

@@ -145,6 +145,15 @@ def test_a_server_without_tls_is_a_fault_where_tls_was_asked_for(server: Gateway
     assert failed.value.code == "unreachable"
 
 
+def test_who_cannot_be_reached_is_named_as_people_know_it() -> None:
+    with gateway_server() as gone:
+        url = gone.url
+    transport = Transport(connect_timeout_ms=5_000, read_timeout_ms=5_000)
+    with pytest.raises(TransportFault) as refused:
+        transport.send("GET", url, headers={})
+    assert refused.value.detail.startswith(f"{url.removeprefix('http://')}: ")
+
+
 def test_an_answer_is_bytes_as_sent_whatever_encoding_it_claims(server: GatewayServer) -> None:
     server.script = lambda _seen: Reply(headers={"Content-Encoding": "gzip"}, body=b"not gzip")
     transport = Transport(connect_timeout_ms=2_000, read_timeout_ms=5_000)
