@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -51,6 +52,9 @@ def url(values: Mapping[str, str], name: str, default: str | None) -> str:
     return value
 
 
+# Names and an ending: no key in PEM, Base64 or hexadecimal reads so.
+_PLAIN_PATH = re.compile(r"/?[\w.-]{1,64}(/[\w.-]{1,64}){0,11}\.[a-z]{2,4}", re.ASCII)
+
 # WeChat Pay, `notify_url`: at most 255 characters, no query; what we put behind is shorter than 55.
 PUBLIC_URL_CHARS = 200
 
@@ -79,9 +83,11 @@ def file_text(values: Mapping[str, str], name: str) -> str:
 def text_in(path: Path, called: str, wanted: str) -> str:
     """The text of a file. `called` begins the sentence about what is wrong, `wanted` ends it.
 
-    A path where nothing is may be a key that was pasted in its place: it is never quoted.
+    Where nothing is, it may be a key that was pasted in the path's place: it is quoted only if it
+    can be none.
     """
-    said = f"{called}{path}" if os.path.exists(path) else called.rstrip("= ")
+    is_path = os.path.exists(path) or _PLAIN_PATH.fullmatch(str(path))
+    said = f"{called}{path}" if is_path else called.rstrip("= ")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:

@@ -256,7 +256,11 @@ def test_a_second_run_on_port_and_folder_of_the_first_is_told_to_take_others_of_
         ("PUBLIC_URL", "ftp://x", "PUBLIC_URL='ftp://x': give"),
         ("SECRET_KEY", "short", "SECRET_KEY is too short: give"),
         ("LOCK_URL", "redisx://h", "LOCK_URL cannot be used. It begins with 'redisx'"),
-        ("ALIPAY_PRIVATE_KEY_FILE", "/nope", "ALIPAY_PRIVATE_KEY_FILE=/nope: cannot be read"),
+        (
+            "ALIPAY_PRIVATE_KEY_FILE",
+            "/nope.pem",
+            "ALIPAY_PRIVATE_KEY_FILE=/nope.pem: cannot be read",
+        ),
         ("ALIPAY_PRIVATE_KEY_FILE", "/etc/hosts", "ALIPAY_PRIVATE_KEY_FILE: "),
     ],
 )

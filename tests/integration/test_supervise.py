@@ -12,10 +12,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # A supervisor over children given as Python code, one per argument.
 DRIVER = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from scripts.supervise import Child, StopRequest, Supervisor
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
 stop = StopRequest()
 stop.install()
 children = [
