@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -234,7 +234,8 @@ def test_what_stands_in_the_lock_service_cannot_steer_the_terminal() -> None:
 
 
 def test_a_lock_service_is_adopted_once(operator: Operator) -> None:
-    realm = from_url(operator.kit.lock_url).realm()
+    with closing(from_url(operator.kit.lock_url)) as lock:
+        realm = lock.realm()
     operator.run("adopt")
     again = operator.run("adopt")
     assert again.exit_code == 0
