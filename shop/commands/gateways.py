@@ -130,9 +130,10 @@ def bill(channel: str, day: datetime, merchant: str, out: Path) -> None:
 
 @gateways.command("cancel")
 @click.argument("number")
+@click.option("--paid", is_flag=True, help="Also where the gateway says that it is paid.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_appcontext
-def cancel(number: str, yes: bool) -> None:
+def cancel(number: str, paid: bool, yes: bool) -> None:
     """End payment NUMBER at its gateway. WHAT IS PAID IS REFUNDED, in full."""
     attempt = _attempt(number)
     if attempt is None:
@@ -143,6 +144,11 @@ def cancel(number: str, yes: bool) -> None:
             f"{attempt.channel} knows no cancelling: cancel the order, which closes its payment."
         )
     end_read()
+    if not paid and gateway.query(number).outcome is Outcome.SUCCEEDED:
+        raise click.ClickException(
+            f"Payment {number} is paid: nothing was cancelled, and the sweeper settles its order. "
+            "With --paid its money goes back, in full, while the order still counts as paid."
+        )
     if not yes:
         click.echo(_CANCEL_WARNING.format(number=number))
         click.confirm(f"Cancel payment {number}?", abort=True)

@@ -118,12 +118,16 @@ def test_an_alipay_payment_is_cancelled_only_when_that_is_meant(buyer: Buyer) ->
     buyer.pay(code, "alipay")
     number = buyer.number(code)
     assert buyer.pay_at_phone(number)
-    kept = run("cancel", number, answer="n\n")
+    refused = run("cancel", number, "--yes")
+    assert refused.exit_code == 1
+    assert f"Payment {number} is paid" in refused.output
+    assert fields(run("query", number))["trade state"] == "TRADE_SUCCESS"
+    kept = run("cancel", number, "--paid", answer="n\n")
     assert kept.exit_code == 1
     assert "IS PAID goes back" in kept.output
     assert "count as paid all the same" in " ".join(kept.output.split())
     assert fields(run("query", number))["trade state"] == "TRADE_SUCCESS"
-    done = run("cancel", number, "--yes")
+    done = run("cancel", number, "--paid", "--yes")
     assert done.exit_code == 0, done.output
     assert fields(done)["action"] == "refund"
     assert fields(run("query", number))["trade state"] == "TRADE_CLOSED"
