@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import redis
@@ -91,19 +91,28 @@ def test_behind_frozen_waiters_the_next_is_served_though_it_does_not_ask(
         waiting.end()
 
 
-def test_behind_a_frozen_waiter_the_next_is_served_after_an_operator_ended_the_lease(
-    redis_url: str, lock: RedisLock, other: RedisLock, client: redis.Redis, key: str
-) -> None:
-    first = other.acquire(key, lease_ms=60_000, wait_ms=0)
+@contextmanager
+def behind_a_frozen_waiter(
+    redis_url: str, lock: RedisLock, client: redis.Redis, key: str
+) -> Iterator[Waiting]:
+    """Waits for a key by `lock`, behind a process that waits for it and is frozen."""
     with holder(redis_url, key, lease_ms=60_000, wait_ms=PATIENCE_MS) as process:
         assert process.listen() == "started"
         _queue(client, key, 1)
         process.freeze()
-        waiting = Waiting(other, key)
+        waiting = Waiting(lock, key)
         _queue(client, key, 2)
+        yield waiting
+        waiting.end()
+
+
+def test_behind_a_frozen_waiter_the_next_is_served_after_an_operator_ended_the_lease(
+    redis_url: str, lock: RedisLock, other: RedisLock, client: redis.Redis, key: str
+) -> None:
+    first = other.acquire(key, lease_ms=60_000, wait_ms=0)
+    with behind_a_frozen_waiter(redis_url, other, client, key) as waiting:
         assert lock.break_lease(key) is not None
         assert waiting.served.wait(BEFORE_THEY_ASK_S), client.get(lock_keys(key)[0])
-        waiting.end()
     first.release()
 
 
@@ -117,16 +126,10 @@ def test_if_who_handed_it_over_is_gone_as_well_the_next_one_asks_in_the_end(
 ) -> None:
     monkeypatch.setattr(waiter, "POLL_S", 3.0)
     first = lock.acquire(key, lease_ms=60_000, wait_ms=0)
-    with holder(redis_url, key, lease_ms=60_000, wait_ms=PATIENCE_MS) as process:
-        assert process.listen() == "started"
-        _queue(client, key, 1)
-        process.freeze()
-        waiting = Waiting(other, key)
-        _queue(client, key, 2)
+    with behind_a_frozen_waiter(redis_url, other, client, key) as waiting:
         first.release()
         lock.close()
         assert waiting.served.wait(PATIENCE_MS / 1_000)
-        waiting.end()
 
 
 def test_a_key_is_watched_once_and_no_longer_than_needed(
